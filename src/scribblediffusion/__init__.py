@@ -1,0 +1,1 @@
+"""ScribbleDiffusion: see where each word and each stroke acted."""
