@@ -1,0 +1,62 @@
+"""The denoiser: diffusers' `UNet2DConditionModel`, with place in its queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# The pipeline loader looks for ModelMixin in the module that names a component.
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from scribblediffusion.model.place import PlaceEmbedding, align_heads, orthonormal
+
+#: Seeds of the fixed maps: image side and context side.
+QUERY_SEED, CONTEXT_SEED = 11, 7
+
+#: The shipped denoiser.
+SHIPPED: dict[str, Any] = {
+    "sample_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (64, 128, 192),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "only_cross_attention": (True, False, False),
+    "mid_block_only_cross_attention": False,
+    "attention_head_dim": 8,  # diffusers' name for the number of heads
+    "cross_attention_dim": 256,
+    "norm_num_groups": 16,
+}
+
+
+def _mask_first_attention(block: Any, args: tuple, kwargs: dict[str, Any]) -> tuple:
+    """Give `attn1` of a block that only cross-attends the mask of the keys that it reads.
+
+    diffusers masks `attn2` alone; without this, padding would get weight in `attn1`.
+    """
+    return args, kwargs | {"attention_mask": kwargs.get("encoder_attention_mask")}
+
+
+class ScribbleUNet(UNet2DConditionModel):
+    """`UNet2DConditionModel` whose queries know their place and whose `attn1` respects masks.
+
+    Square latents only. Everything else (configuration, loading, processors) is diffusers'.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        context = orthonormal(self.config.cross_attention_dim, CONTEXT_SEED)
+        for block in self.modules():
+            if isinstance(block, BasicTransformerBlock):
+                self._place(block, context)
+
+    @staticmethod
+    def _place(block: BasicTransformerBlock, context: Any) -> None:
+        block.pos_embed = PlaceEmbedding(block.attn1.to_q.in_features, QUERY_SEED)
+        align_heads(block.attn2, block.pos_embed.map, context)
+        if block.only_cross_attention:
+            align_heads(block.attn1, block.pos_embed.map, context)
+            block.register_forward_pre_hook(_mask_first_attention, with_kwargs=True)

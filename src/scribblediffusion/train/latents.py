@@ -1,0 +1,128 @@
+"""Scenes as the denoiser's training sees them: latents, ink, captions and object masks.
+
+Computed once into shards (`shard-0000.npz`), since encoding and drawing cost more than reading.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+from scribblediffusion.train.autoencoder import to_tensor
+from scribblediffusion.train.scenes import Scene, scene
+
+#: Characters of the caption: (object number, "colour" or "noun", start, end).
+Span = tuple[int, str, int, int]
+
+
+@dataclass
+class Shard:
+    """Scenes ready for training.
+
+    Attributes:
+        latents: `[N, 4, 32, 32]` float16, standardised.
+        ink: `[N, 8192]` uint8, 256×256 bits packed.
+        labels: `[N, 32, 32]` uint8, 0 for ground, i + 1 for object i.
+        captions: N prompts.
+        spans: for each caption, where its colour words and nouns stand.
+    """
+
+    latents: np.ndarray
+    ink: np.ndarray
+    labels: np.ndarray
+    captions: list[str]
+    spans: list[list[Span]]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def save(self, path: Path) -> None:
+        """One uncompressed npz."""
+        text = json.dumps([self.captions, self.spans])
+        np.savez(path, latents=self.latents, ink=self.ink, labels=self.labels, text=np.array(text))
+
+    @classmethod
+    def load(cls, paths: list[Path]) -> Shard:
+        """Several files as one."""
+        parts = [np.load(path) for path in paths]
+        texts = [json.loads(str(part["text"])) for part in parts]
+        return cls(
+            latents=np.concatenate([p["latents"] for p in parts]),
+            ink=np.concatenate([p["ink"] for p in parts]),
+            labels=np.concatenate([p["labels"] for p in parts]),
+            captions=[c for captions, _ in texts for c in captions],
+            spans=[s for _, spans in texts for s in spans],
+        )
+
+
+def spans(one: Scene) -> list[Span]:
+    """Where the caption names each object and its colour, as character ranges."""
+    found: list[Span] = []
+    position = 0
+    for number, placed in enumerate(one.objects):
+        position = one.caption.index(placed.phrase, position)
+        end = position + len(placed.phrase)
+        noun = end - len(placed.thing.name)
+        if placed.named:
+            found.append((number, "colour", noun - 1 - len(placed.named), noun - 1))
+        found.append((number, "noun", noun, end))
+        position = end
+    return found
+
+
+def _drawn(job: tuple[int, int, str]) -> tuple:
+    number, seed, split = job
+    one = scene(number, seed=seed, split=split)
+    ink = np.packbits(one.sketch > 127)
+    return one.picture, ink, one.labels[4::8, 4::8], one.caption, spans(one)
+
+
+def build(
+    encoder: ScribbleAutoencoder,
+    numbers: range,
+    *,
+    seed: int = 0,
+    split: str = "train",
+    processes: int = 2,
+    size: int = 1000,
+) -> Iterator[Shard]:
+    """Draw and encode scenes, `size` at a time."""
+    encoder = encoder.eval().to(memory_format=torch.channels_last)
+    with Pool(processes) as pool:
+        jobs = ((i, seed, split) for i in numbers)
+        rows: list[tuple] = []
+        for row in pool.imap(_drawn, jobs, chunksize=16):
+            rows.append(row)
+            if len(rows) == size:
+                yield _shard(encoder, rows)
+                rows = []
+        if rows:
+            yield _shard(encoder, rows)
+
+
+@torch.no_grad()
+def _shard(encoder: ScribbleAutoencoder, rows: list[tuple]) -> Shard:
+    pictures, ink, labels, captions, where = zip(*rows, strict=True)
+    batches = [to_tensor(np.stack(pictures[i : i + 32])) for i in range(0, len(rows), 32)]
+    latents = torch.cat([encoder.encode(batch) for batch in batches]).half().numpy()
+    return Shard(latents, np.stack(ink), np.stack(labels), list(captions), list(where))
+
+
+def unpack(ink: np.ndarray) -> torch.Tensor:
+    """Packed bits `[B, 8192]` to ink `[B, 1, 256, 256]` float."""
+    bits = np.unpackbits(ink, axis=1).reshape(-1, 1, 256, 256)
+    return torch.from_numpy(bits).float()
+
+
+def object_masks(labels: np.ndarray, side: int) -> torch.Tensor:
+    """Share of each cell that each of three objects covers: `[B, 3, side, side]`."""
+    one_hot = torch.from_numpy(labels[:, None] == np.arange(1, 4)[None, :, None, None]).float()
+    return F.adaptive_avg_pool2d(one_hot, side)
