@@ -32,7 +32,8 @@ def fourier(x: Tensor, y: Tensor) -> Tensor:
 def orthonormal(width: int, seed: int) -> Tensor:
     """A fixed map `[16, width]` with orthonormal rows, the same on every machine."""
     generator = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(width, FEATURES, generator=generator, dtype=torch.float64))
+    kind = {"dtype": torch.float64, "device": "cpu"}  # real even where a skeleton is built on "meta"
+    q, r = torch.linalg.qr(torch.randn(width, FEATURES, generator=generator, **kind))
     return (q * r.diagonal().sign()).T.float().contiguous()
 
 
@@ -69,6 +70,8 @@ def align_heads(attention: Attention, query_map: Tensor, key_map: Tensor, logit:
     `logit`·Σ_f (cos πfΔx + cos πfΔy). Training is free to change them. Heads narrower than 16
     take every other frequency (8 wide: f = 1 and 4).
     """
+    if attention.to_q.weight.is_meta:  # a skeleton: the weights are loaded afterwards
+        return
     width = attention.to_q.out_features // attention.heads
     step = max(1, FEATURES // width)
     picked = [i for n in range(0, len(FREQUENCIES), step) for i in range(4 * n, 4 * n + 4)][:width]

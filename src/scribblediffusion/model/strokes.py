@@ -50,7 +50,7 @@ class SketchEncoder(ModelMixin, ConfigMixin):
             for _ in PATCH
         )
         self.norm = nn.LayerNorm(width)
-        centres = torch.tensor([r.centre for r in REGIONS])
+        centres = torch.tensor([r.centre for r in REGIONS], device="cpu")
         place = fourier(centres[:, 0], centres[:, 1]) @ orthonormal(width, CONTEXT_SEED)
         self.register_buffer("place", STRENGTH * place)
         self.level = nn.Parameter(torch.randn(len(LEVELS), width) * 0.3)

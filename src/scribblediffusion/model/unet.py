@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 # The pipeline loader looks for ModelMixin in the module that names a component.
@@ -46,6 +47,8 @@ class ScribbleUNet(UNet2DConditionModel):
     Square latents only. Everything else (configuration, loading, processors) is diffusers'.
     """
 
+    # diffusers reads the configuration's names from this signature: let it see the parent's.
+    @functools.wraps(UNet2DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         context = orthonormal(self.config.cross_attention_dim, CONTEXT_SEED)

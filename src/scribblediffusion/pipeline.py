@@ -1,0 +1,546 @@
+"""`ScribblePipeline`: sketch and prompt in, picture out.
+
+    condition ─▶ denoise, step by step (a generator) ─▶ decode
+
+Flow matching with Euler steps (Lipman et al. 2023; Liu et al. 2023): the sample is
+x_σ = (1 − σ)·x + σ·ε, so that σ is exactly the share of noise that remains. Two guidance dials
+(after InstructPix2Pix, Brooks et al. 2023), v₀ without conditions, v_s with the sketch alone:
+
+    v = v₀ + g_sketch·(v_s − v₀) + g_text·(v_full − v_s)
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.utils.outputs import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from scribblediffusion.attention.layout import KeyLayout
+from scribblediffusion.errors import PromptError, SamplingError, SettingError, WeightsError
+from scribblediffusion.model import weights
+from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+from scribblediffusion.model.strokes import SketchEncoder
+from scribblediffusion.model.text import TEXT_TOKENS, PromptEncoder
+from scribblediffusion.model.tokens import tokenize
+from scribblediffusion.model.unet import ScribbleUNet
+from scribblediffusion.sketch import REGIONS, SIZE, Sketch
+
+#: Guidance that the shipped weights were tuned for on scenes of the training split.
+GUIDANCE, SKETCH_GUIDANCE = 3.0, 1.5
+MAX_PROMPT, MAX_STEPS, MAX_GUIDANCE, MAX_BATCH = 2000, 1000, 30.0, 64
+LATENT = SIZE // 8
+
+SketchLike = Any  # a path, a PIL image, an array or a Sketch; a list of them for a batch
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one run listens to, for B pictures.
+
+    Attributes:
+        prompts: B prompts; empty means no text.
+        sketches: B cleaned sketches, None where there is none.
+        ids: `[B, 77]` token ids.
+        text: `[B, 77]` bool, False for padding.
+        regions: `[B, 77]` bool, False for sketch regions that have no say.
+        ink: `[B, 1, 256, 256]`.
+    """
+
+    prompts: tuple[str, ...]
+    sketches: tuple[Sketch | None, ...]
+    ids: Tensor
+    text: Tensor
+    regions: Tensor
+    ink: Tensor
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any picture of the batch has words."""
+        return any(prompt.strip() for prompt in self.prompts)
+
+    @property
+    def has_sketch(self) -> bool:
+        """Whether any picture of the batch has ink."""
+        return bool(self.regions.any())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished step of the sampler, most noise first.
+
+    Attributes:
+        index: 0 … count − 1, in the order run.
+        count: how many steps the run has.
+        timestep: what the denoiser was told (1000·σ).
+        sigma: the noise level that the denoiser saw.
+        latents: `[B, 4, 32, 32]` after the step.
+        denoised: `[B, 4, 32, 32]`, the clean sample as the denoiser saw it at this step.
+        preview: decodes `denoised` when called: `[B, 256, 256, 3]` uint8.
+    """
+
+    index: int
+    count: int
+    timestep: float
+    sigma: float
+    latents: Tensor
+    denoised: Tensor
+    preview: Callable[[], np.ndarray] = field(repr=False)
+
+    @property
+    def noise_remaining(self) -> float:
+        """Share of noise in the sample that the denoiser saw: for flow matching σ itself."""
+        return self.sigma
+
+
+@dataclass
+class ScribbleOutput(BaseOutput):
+    """What a run gives back.
+
+    Attributes:
+        images: B pictures, as `output_type` says.
+        sketches: B cleaned sketches as the model saw them, None where there was none.
+    """
+
+    images: Any
+    sketches: list[Sketch | None]
+
+
+def branch_weights(condition: Condition, text: float, sketch: float) -> dict[str, float]:
+    """The guidance branches of one call, in batch order, each with its share of the velocity.
+
+    The dials' equation collects to (1 − g_sketch)·v₀ + (g_sketch − g_text)·v_s + g_text·v_full.
+    A sketch dial of 1 leaves v₀ out, both at 1 leave v_s out too. Without a sketch v_s is v₀,
+    without words v_full is v_s: such twins are run once.
+    """
+    if condition.has_text and condition.has_sketch:
+        found = {"unconditional": 1 - sketch, "sketch_only": sketch - text, "full": text}
+    elif condition.has_text or condition.has_sketch:
+        dial = text if condition.has_text else sketch
+        found = {"unconditional": 1 - dial, "full": dial}
+    else:
+        found = {"full": 1.0}
+    while next(iter(found.values())) == 0 and len(found) > 1:
+        found.pop(next(iter(found)))
+    return found
+
+
+class ScribblePipeline(DiffusionPipeline):
+    """Sketch and prompt to a 256×256 picture, a diffusers pipeline.
+
+    Example:
+        >>> pipe = ScribblePipeline.from_pretrained()  # doctest: +SKIP
+        >>> pipe("a red apple", "apple.png").images[0].save("out.png")  # doctest: +SKIP
+
+    Attributes:
+        observers: whoever wants to hear of runs (see `attention.layout`); empty by default.
+    """
+
+    model_cpu_offload_seq = "prompt_encoder->sketch_encoder->unet->autoencoder"
+
+    unet: ScribbleUNet
+    prompt_encoder: PromptEncoder
+    sketch_encoder: SketchEncoder
+    autoencoder: ScribbleAutoencoder
+    tokenizer: Any
+    scheduler: FlowMatchEulerDiscreteScheduler
+
+    def __init__(
+        self,
+        unet: ScribbleUNet,
+        prompt_encoder: PromptEncoder,
+        sketch_encoder: SketchEncoder,
+        autoencoder: ScribbleAutoencoder,
+        tokenizer: Any,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            prompt_encoder=prompt_encoder,
+            sketch_encoder=sketch_encoder,
+            autoencoder=autoencoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+        )
+        self.observers: list[Any] = []
+        self._layout: KeyLayout | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, source: str | Path | None = None, *, device: str | torch.device | None = None, **kwargs: Any
+    ) -> ScribblePipeline:
+        """Load the shipped weights, a folder, or a hub id.
+
+        Args:
+            source: None for the weights that come with the package, a folder, or a hub id.
+            device: where to; None picks CUDA, then MPS, then the CPU.
+            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`.
+
+        Raises:
+            WeightsError: a file is missing, damaged, altered, a pickle, or does not fit.
+        """
+        folder = cls._folder(source, kwargs)
+        weights.verify(folder)
+        kwargs = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False} | kwargs
+        pipe = super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **kwargs)
+        pipe.unet.to(memory_format=torch.channels_last)
+        pipe.autoencoder.to(memory_format=torch.channels_last)
+        return pipe.to(device or best_device())
+
+    @classmethod
+    def _folder(cls, source: str | Path | None, kwargs: dict[str, Any]) -> Path:
+        if source is None:
+            return weights.shipped()
+        if Path(source).exists() or Path(source).is_absolute():
+            return Path(source)
+        names = ("cache_dir", "revision", "token", "local_files_only", "force_download", "proxies")
+        options = {name: kwargs.pop(name) for name in names if name in kwargs}
+        try:
+            return Path(cls.download(str(source), use_safetensors=True, **options))
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"{str(source)!r} is neither a folder here nor a model that a hub gave us ({error}); "
+                "leave it out for the shipped weights"
+            ) from error
+
+    # ---------------------------------------------------------------- condition
+
+    def condition(
+        self,
+        prompt: str | Sequence[str],
+        sketch: SketchLike = None,
+        sketch_mask: SketchLike = None,
+        count: int = 1,
+    ) -> Condition:
+        """Clean the sketches and tokenize the prompts.
+
+        Args:
+            prompt: one prompt or a list.
+            sketch: one sketch for all, or a list with one (or None) for each prompt.
+            sketch_mask: where the sketch has a say; ink outside is erased, and a region wholly
+                outside has weight exactly 0.
+            count: pictures for each prompt.
+
+        Raises:
+            PromptError: too long, not text, or too many.
+            SketchError: an image that cannot be read as a sketch.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        _check_prompts(prompts, count)
+        sketches = list(sketch) if isinstance(sketch, (list, tuple)) else [sketch] * len(prompts)
+        if len(sketches) != len(prompts):
+            raise PromptError(
+                f"{len(prompts)} prompts but {len(sketches)} sketches: give one sketch for all, "
+                "or one (or None) for each prompt"
+            )
+        cleaned = [_clean(one, sketch_mask) for one in sketches]
+        prompts = [p for p in prompts for _ in range(count)]
+        cleaned = [c for c in cleaned for _ in range(count)]
+        ids, text = tokenize(self.tokenizer, prompts)
+        _warn_cut(self.tokenizer, prompts)
+        blank = np.zeros((SIZE, SIZE), np.float32)
+        ink = np.stack([blank if c is None else c.ink for c in cleaned])
+        none = np.zeros(len(REGIONS), bool)
+        regions = np.stack([none if c is None else np.asarray(c.active) for c in cleaned])
+        device = self._execution_device
+        return Condition(
+            prompts=tuple(prompts),
+            sketches=tuple(cleaned),
+            ids=ids.to(device),
+            text=text.to(device),
+            regions=torch.from_numpy(regions).to(device),
+            ink=torch.from_numpy(ink[:, None]).to(device, self.unet.dtype),
+        )
+
+    @torch.no_grad()
+    def context(self, condition: Condition, branches: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Keys `[branches·B, 154, 256]` and which of them count, `[branches·B, 154]` bool."""
+        ids, text = tokenize(self.tokenizer, [""] * len(condition.prompts))
+        empty = text.to(condition.text.device)
+        without = self.prompt_encoder(ids.to(empty.device), empty)
+        words = self.prompt_encoder(condition.ids, condition.text)
+        strokes = self.sketch_encoder(condition.ink)
+        silent = torch.zeros_like(condition.regions)
+        keys = {
+            "unconditional": (without, empty, silent),
+            "sketch_only": (without, empty, condition.regions),
+            "full": (words, condition.text, condition.regions),
+        }
+        chosen = [keys[branch] for branch in branches]
+        vectors = torch.cat([torch.cat([text, strokes], 1) for text, _, _ in chosen])
+        return vectors, torch.cat([torch.cat([text, sketch], 1) for _, text, sketch in chosen])
+
+    def key_layout(self) -> KeyLayout:
+        """What the key columns of the current run mean (see `attention.layout`).
+
+        Raises:
+            SettingError: nothing has been run yet.
+        """
+        if self._layout is None:
+            raise SettingError("no run has begun, so the keys mean nothing yet: call the pipeline")
+        return self._layout
+
+    # ------------------------------------------------------------------ denoise
+
+    def denoise(
+        self,
+        prompt: str | Sequence[str],
+        sketch: SketchLike = None,
+        *,
+        sketch_mask: SketchLike = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = GUIDANCE,
+        sketch_guidance_scale: float = SKETCH_GUIDANCE,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+    ) -> Iterator[Step]:
+        """The sampler: one `Step` after another; leave the loop to stop.
+
+        Arguments and errors are those of `__call__`; they are checked at once, not at the
+        first step.
+        """
+        check_settings(num_inference_steps, guidance_scale, sketch_guidance_scale)
+        condition = self.condition(prompt, sketch, sketch_mask, num_images_per_prompt)
+        settings = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": float(guidance_scale),
+            "sketch_guidance_scale": float(sketch_guidance_scale),
+        }
+        sample = self._noise(len(condition.prompts), generator, latents)
+        return self._denoise(condition, sample, settings)
+
+    def _denoise(
+        self, condition: Condition, sample: Tensor, settings: dict[str, Any]
+    ) -> Iterator[Step]:
+        branches = branch_weights(
+            condition, settings["guidance_scale"], settings["sketch_guidance_scale"]
+        )
+        vectors, mask = self.context(condition, list(branches))
+        count = settings["num_inference_steps"]
+        sigmas = np.linspace(1.0, 1 / count, count)
+        self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=sample.device)
+        self._begin(condition, list(branches), settings)
+        for index, timestep in enumerate(self.scheduler.timesteps):
+            sigma = float(self.scheduler.sigmas[index])
+            velocity = self._velocity(sample, timestep, vectors, mask, branches)
+            denoised = sample - sigma * velocity
+            sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
+            if not bool(torch.isfinite(sample).all()):
+                raise SamplingError(
+                    f"the denoiser gave values that are not finite at step {index + 1} of {count} "
+                    f"(noise remaining {sigma:.0%}); there is no picture. Lower the guidance"
+                )
+            step = Step(
+                index, count, float(timestep), sigma, sample, denoised, self._preview_of(denoised)
+            )
+            self._tell(step)
+            yield step
+
+    @torch.no_grad()
+    def _velocity(
+        self, sample: Tensor, timestep: Tensor, vectors: Tensor, mask: Tensor, branches: dict[str, float]
+    ) -> Tensor:
+        """All branches in one call of the denoiser, put together by their weights."""
+        stacked = torch.cat([sample] * len(branches)).contiguous(memory_format=torch.channels_last)
+        output = self.unet(
+            stacked, timestep, vectors, encoder_attention_mask=mask.to(vectors.dtype)
+        ).sample
+        parts = output.chunk(len(branches))
+        return sum(w * part for w, part in zip(branches.values(), parts, strict=True))  # type: ignore[return-value]
+
+    def _noise(
+        self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: Tensor | None
+    ) -> Tensor:
+        shape = (count, self.unet.config.in_channels, LATENT, LATENT)
+        if isinstance(generator, list) and len(generator) != count:
+            raise SettingError(f"{count} pictures need {count} generators, found {len(generator)}")
+        if latents is None:
+            return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
+        if tuple(latents.shape) != shape:
+            raise SettingError(f"latents of shape {shape} were expected, found {tuple(latents.shape)}")
+        return latents.to(self._execution_device, self.unet.dtype)
+
+    # ------------------------------------------------------------------- decode
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents `[B, 4, 32, 32]` to pictures `[B, 256, 256, 3]` uint8."""
+        pictures = self.autoencoder.decode(latents.to(self.autoencoder.dtype))
+        scaled = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+    def _preview_of(self, denoised: Tensor) -> Callable[[], np.ndarray]:
+        return lambda: self.decode(denoised)
+
+    # --------------------------------------------------------------------- call
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        sketch: SketchLike = None,
+        *,
+        sketch_mask: SketchLike = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = GUIDANCE,
+        sketch_guidance_scale: float = SKETCH_GUIDANCE,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ScribbleOutput | tuple:
+        """Draw pictures.
+
+        Args:
+            prompt: what to draw; "" for the sketch alone. A list draws a batch.
+            sketch: a path, PIL image, array or `Sketch`; None for the text alone. A list gives
+                each prompt its own.
+            sketch_mask: an image; where it is black the sketch has no say.
+            num_inference_steps: Euler steps, 1–1000.
+            guidance_scale: how much more the words count than in the bare model (1.0).
+            sketch_guidance_scale: the same for the sketch; 1.0 saves a third of the work.
+            num_images_per_prompt: pictures for each prompt.
+            generator: seeded noise; a list gives each picture its own, so that it comes out the
+                same at any place of a batch of that size.
+            latents: start from this noise instead, `[B, 4, 32, 32]`.
+            output_type: "pil", "np" (uint8 `[B, 256, 256, 3]`), or "latent".
+            return_dict: False gives a plain tuple.
+
+        Raises:
+            SketchError, PromptError, SettingError: what was given cannot be used.
+            SamplingError: a value that is not finite; there is no picture.
+        """
+        if output_type not in ("pil", "np", "latent"):
+            raise SettingError(f"output_type {output_type!r} is not one of 'pil', 'np', 'latent'")
+        check_settings(num_inference_steps, guidance_scale, sketch_guidance_scale)
+        condition = self.condition(prompt, sketch, sketch_mask, num_images_per_prompt)
+        settings = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": float(guidance_scale),
+            "sketch_guidance_scale": float(sketch_guidance_scale),
+        }
+        sample = self._noise(len(condition.prompts), generator, latents)
+        with self.progress_bar(total=num_inference_steps) as bar:
+            for step in self._denoise(condition, sample, settings):
+                sample = step.latents
+                bar.set_description(f"Noise remaining: {step.noise_remaining:.0%}")
+                bar.update()
+        images: Any = sample
+        if output_type != "latent":
+            images = self.finish(sample)
+            if output_type == "pil":
+                images = [Image.fromarray(picture) for picture in images]
+        self.maybe_free_model_hooks()
+        sketches = list(condition.sketches)
+        return ScribbleOutput(images, sketches) if return_dict else (images, sketches)
+
+    def finish(self, latents: Tensor, *, complete: bool = True) -> np.ndarray:
+        """Decode a run's latents and tell the observers that its pictures are there.
+
+        Args:
+            latents: `[B, 4, 32, 32]`; after a stop, those of the last step, or its `denoised`.
+            complete: False where the run was stopped on purpose.
+
+        Returns:
+            `[B, 256, 256, 3]` uint8.
+        """
+        pictures = self.decode(latents)
+        for observer in list(self.observers):
+            observer.run_ends(pictures, complete)
+        return pictures
+
+    def _begin(self, condition: Condition, branches: list[str], settings: dict[str, Any]) -> None:
+        readings = [read(self.tokenizer, prompt, TEXT_TOKENS) for prompt in condition.prompts]
+        self._layout = KeyLayout.of_text_and_sketch(
+            readings,
+            text_length=TEXT_TOKENS,
+            regions=REGIONS,
+            branches=tuple(branches),
+            picture_size=(SIZE, SIZE),
+        )
+        sketch = next((s for s in condition.sketches if s is not None), None)
+        drawn = None if sketch is None else np.asarray(sketch.to_image())
+        for observer in list(self.observers):
+            observer.run_begins(list(condition.prompts), drawn, settings)
+
+    def _tell(self, step: Step) -> None:
+        observers = list(self.observers)
+        wanted = any(observer.wants_previews for observer in observers)
+        preview = self.decode(step.denoised[:1])[0] if wanted else None
+        for observer in observers:
+            observer.step_ends(preview)
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, then MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def seeded(seed: int, count: int = 1) -> list[torch.Generator]:
+    """`count` generators with seeds `seed`, `seed + 1`, …: one for each picture."""
+    return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+
+
+def check_settings(steps: Any, guidance: Any, sketch_guidance: Any) -> None:
+    """Refuse settings out of their range.
+
+    Raises:
+        SettingError: names the setting, what was found, and its range.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise SettingError(f"num_inference_steps {steps!r}: a whole number from 1 to {MAX_STEPS}")
+    for name, dial in (("guidance_scale", guidance), ("sketch_guidance_scale", sketch_guidance)):
+        number = isinstance(dial, (int, float)) and not isinstance(dial, bool)
+        if not number or not math.isfinite(dial) or not 0 <= dial <= MAX_GUIDANCE:
+            raise SettingError(f"{name} {dial!r}: a number from 0 to {MAX_GUIDANCE:g}")
+
+
+def _check_prompts(prompts: list[str], count: int) -> None:
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise PromptError(f"a prompt must be text, found {type(prompt).__name__}: {prompt!r}")
+        if len(prompt) > MAX_PROMPT:
+            raise PromptError(
+                f"the prompt has {len(prompt)} characters; at most {MAX_PROMPT} are read, and the "
+                f"model listens to the first {TEXT_TOKENS - 2} tokens: shorten it"
+            )
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise SettingError(f"num_images_per_prompt {count!r}: a whole number from 1")
+    if not 1 <= len(prompts) * count <= MAX_BATCH:
+        raise PromptError(f"{len(prompts) * count} pictures in one call: from 1 to {MAX_BATCH}")
+
+
+def _clean(sketch: SketchLike, mask: SketchLike) -> Sketch | None:
+    """A blank drawing is no drawing: the model then listens to the text alone."""
+    if sketch is None:
+        return None
+    cleaned = Sketch.from_image(sketch, mask=mask)
+    return None if cleaned.is_blank else cleaned
+
+
+def _warn_cut(tokenizer: Any, prompts: list[str]) -> None:
+    for prompt in dict.fromkeys(prompts):
+        lost = read(tokenizer, prompt, TEXT_TOKENS).truncated
+        if lost:
+            warnings.warn(
+                f"the model reads {TEXT_TOKENS - 2} tokens; left out: {' '.join(lost)}", stacklevel=4
+            )
