@@ -22,6 +22,8 @@ Graph = dict[Pixel, list[Pixel]]
 
 #: Ink above this counts as drawn; below it are the soft edges of strokes.
 THRESHOLD = 0.3
+#: Enclosed paper of fewer pixels than this is a gap in the ink.
+LEAST_HOLE = 12
 
 
 @dataclass(frozen=True)
@@ -132,16 +134,26 @@ def read_strokes(ink: Array, threshold: float = THRESHOLD) -> Strokes:
     Returns:
         The strokes; all tuples empty where there is no ink.
     """
-    drawn = np.asarray(ink, dtype=np.float32) > threshold
+    drawn = _without_pinholes(np.asarray(ink, dtype=np.float32) > threshold)
     depth = _depth(drawn)
     blobs = _blobs(drawn, depth)
     graph = _pruned(_graph(skeletonize(drawn)), depth)
     paths, touching, nodes = _paths(graph)
-    crossings = _crossings(paths, touching, nodes, depth)
+    crossings = _crossings(paths, touching, graph, nodes, depth)
     corners = tuple(c for i, path in enumerate(paths) for c in _corners(i, path))
     ends = tuple(_ends(paths, touching, nodes))
     holes = _holes(drawn, paths, corners)
     return Strokes(np.asarray(ink, np.float32), paths, ends, crossings, corners, holes, blobs)
+
+
+def _without_pinholes(drawn: Array) -> Array:
+    """Gaps of paper smaller than a hole are ink: thinning would run around each of them."""
+    label, _ = ndimage.label(~drawn)
+    areas = np.bincount(label.ravel())
+    edge = np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]]))
+    small = areas < LEAST_HOLE
+    small[edge] = False
+    return drawn | small[label]
 
 
 def _depth(drawn: Array) -> Array:
@@ -175,7 +187,7 @@ def _pruned(graph: Graph, depth: Array, rounds: int = 2) -> Graph:
     """Without the side branches that are no longer than the stroke is wide."""
     for _ in range(rounds):
         spurs = [branch for end in graph if len(graph[end]) == 1 for branch in _spur(end, graph)]
-        lost = {p for branch in spurs for p in branch[:-1] if len(branch) <= 3 + depth[branch[-1]]}
+        lost = {p for b in spurs if len(b) <= _spur_limit(b, graph, depth) for p in b[:-1]}
         if not lost:
             break
         graph = {p: list(_neighbours(p, graph.keys() - lost)) for p in graph.keys() - lost}
@@ -193,6 +205,42 @@ def _spur(end: Pixel, graph: Graph) -> Iterator[list[Pixel]]:
         before, here = here, onward[0]
         branch.append(here)
     yield branch
+
+
+def _spur_limit(branch: list[Pixel], graph: Graph, depth: Array) -> float:
+    """The length in pixels up to which a branch is thinning's work and not the pen's.
+
+    Two strokes that meet in a sharp angle fill the space between them with ink, and the skeleton
+    gets a stem there: of half a stroke's width over the sine of half the angle.
+    """
+    node, half = branch[-1], float(depth[branch[-1]])
+    arms = [_ahead(node, onward, graph) for onward in graph[node] if onward != branch[-2]]
+    angle = _angle(arms[0], arms[1]) if len(arms) == 2 else np.pi
+    return 3 + max(half, _overlap(half, angle))
+
+
+def _overlap(half_width: float, angle: float) -> float:
+    """How far the ink of two strokes at this angle runs together; nothing from 75° on."""
+    if angle > np.radians(75):
+        return 0.0
+    return 1.3 * half_width / float(np.sin(max(angle, 0.2) / 2))
+
+
+def _ahead(node: Pixel, onward: Pixel, graph: Graph, steps: int = 10) -> Array:
+    """The direction (row, column) in which an arm leaves a crossing."""
+    before, here = node, onward
+    for _ in range(steps):
+        further = [p for p in graph[here] if p != before]
+        if len(graph[here]) != 2 or not further:
+            break
+        before, here = here, further[0]
+    return np.subtract(here, node).astype(float)
+
+
+def _angle(a: Array, b: Array) -> float:
+    """Between two directions, radians."""
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(np.arccos(np.clip(a @ b / norm, -1, 1))) if norm else float(np.pi)
 
 
 def _paths(graph: Graph) -> tuple[tuple[Path, ...], list[list[Pixel]], set[Pixel]]:
@@ -257,14 +305,20 @@ def _ends(paths: tuple[Path, ...], chains: list[list[Pixel]], nodes: set[Pixel])
 
 
 def _crossings(
-    paths: tuple[Path, ...], chains: list[list[Pixel]], nodes: set[Pixel], depth: Array
+    paths: tuple[Path, ...],
+    chains: list[list[Pixel]],
+    graph: Graph,
+    nodes: set[Pixel],
+    depth: Array,
 ) -> tuple[Crossing, ...]:
-    """Crossing pixels that touch, or that a link shorter than the stroke's width joins, are one."""
-    groups = _grouped(chains, nodes, depth)
+    """Crossing pixels that touch, or that a link inside the ink's overlap joins, are one."""
+    groups = _grouped(chains, graph, nodes, depth)
     return tuple(c for group in groups if (c := _crossing(group, paths, chains)) is not None)
 
 
-def _grouped(chains: list[list[Pixel]], nodes: set[Pixel], depth: Array) -> list[set[Pixel]]:
+def _grouped(
+    chains: list[list[Pixel]], graph: Graph, nodes: set[Pixel], depth: Array
+) -> list[set[Pixel]]:
     group = {node: {node} for node in nodes}
 
     def join(a: Pixel, b: Pixel) -> None:
@@ -281,10 +335,18 @@ def _grouped(chains: list[list[Pixel]], nodes: set[Pixel], depth: Array) -> list
     for chain in chains:
         first, last = chain[0], chain[-1]
         if first in nodes and last in nodes and first != last:
-            width = 2 * max(depth[first], depth[last])
-            if len(chain) <= 1.5 * width + 2:
+            half = float(max(depth[first], depth[last]))
+            angle = max(_opening(chain, graph), _opening(chain[::-1], graph))
+            if len(chain) <= 2 + max(2 * half, 2 * _overlap(half, angle)):
                 join(first, last)
     return list({id(g): g for g in group.values()}.values())
+
+
+def _opening(chain: list[Pixel], graph: Graph) -> float:
+    """The angle between the two other arms at the start of a link."""
+    node = chain[0]
+    arms = [_ahead(node, onward, graph) for onward in graph[node] if onward != chain[1]]
+    return _angle(arms[0], arms[1]) if len(arms) == 2 else float(np.pi)
 
 
 def _crossing(
@@ -294,8 +356,9 @@ def _crossing(
     directions, meeting = [], set()
     for i, chain in enumerate(chains):
         at_start, at_end = chain[0] in group, chain[-1] in group
-        if at_start and at_end and len(chain) < 12:
-            continue  # a link inside the crossing
+        if at_start and at_end and _is_link(chain, paths[i]):
+            meeting.add(i)
+            continue
         for touches, points in ((at_start, paths[i].points), (at_end, paths[i].points[::-1])):
             if touches:
                 dx, dy = points[min(12, len(points) - 1)] - centre
@@ -306,16 +369,26 @@ def _crossing(
     return Crossing(float(centre[0]), float(centre[1]), tuple(directions), frozenset(meeting))
 
 
+def _is_link(chain: list[Pixel], path: Path) -> bool:
+    """A straight link inside a crossing, and not a loop that comes back to it."""
+    return float(np.linalg.norm(path.points[-1] - path.points[0])) > 0.7 * len(chain) or (
+        len(chain) < 12
+    )
+
+
 def _corners(index: int, path: Path, near: int = 5, far: int = 10) -> Iterator[Corner]:
     """Turns of more than 45° that happen within a few pixels.
 
-    A circle turns twice as far over twice the distance, a corner does not: the turn over `near`
-    pixels must be most of that over `far`.
+    Over twice the distance a circle turns twice as far, and a corner no further: a corner's turn
+    over `near` pixels exceeds what the turn over `far` would give on a circle.
     """
     if len(path.points) < 2 * near + 3:
         return
-    sharp, wide = _turns(path, near), _turns(path, far)
-    found = (sharp > 38) & (wide > 45) & (sharp > 0.66 * wide)
+    sharp, short = _turns(path, near)
+    wide, long = _turns(path, far)
+    round_share = short / long  # 1 near the ends of a path, where it cannot be told
+    sudden = sharp > wide * (round_share + 0.42 * (1 - round_share))
+    found = sudden & (sharp > 38) & (wide > 45) & (short == 2 * near) & (round_share < 0.65)
     label, count = ndimage.label(found)
     if path.closed and count > 1 and found[0] and found[-1]:
         label[label == count] = 1
@@ -327,34 +400,33 @@ def _corners(index: int, path: Path, near: int = 5, far: int = 10) -> Iterator[C
         yield Corner(x, y, float(wide[where].max()), index)
 
 
-def _turns(path: Path, reach: int) -> Array:
-    """`[n]` the turn in degrees between the `reach` pixels before each point and those after."""
+def _turns(path: Path, reach: int) -> tuple[Array, Array]:
+    """`[n]` the turn in degrees between the points before each point and those after, up to
+    `reach` pixels on either side; and `[n]` how many pixels that was in all.
+    """
     points, count = path.points, len(path.points)
     at = np.arange(count)
     before, after = at - reach, at + reach
-    if path.closed:
+    if path.closed and count > 2 * reach:
+        span = np.full(count, 2.0 * reach)
         before, after = before % count, after % count
-        usable = np.full(count, count > 2 * reach)
     else:
-        shortest = 4  # an arm must be this long before it can make a corner
-        usable = (at >= shortest) & (at < count - shortest)
         before, after = before.clip(0), after.clip(max=count - 1)
+        span = np.maximum(after - before, 1).astype(float)
     incoming, outgoing = points - points[before], points[after] - points
     cross = incoming[:, 0] * outgoing[:, 1] - incoming[:, 1] * outgoing[:, 0]
     turn = np.abs(np.degrees(np.arctan2(cross, (incoming * outgoing).sum(axis=1))))
-    return np.where(usable, turn, 0.0)
+    return turn, span
 
 
-def _holes(
-    drawn: Array, paths: tuple[Path, ...], corners: tuple[Corner, ...], least: int = 12
-) -> tuple[Hole, ...]:
-    """Patches of paper that do not reach the picture's border, of at least `least` pixels."""
+def _holes(drawn: Array, paths: tuple[Path, ...], corners: tuple[Corner, ...]) -> tuple[Hole, ...]:
+    """Patches of paper that do not reach the picture's border."""
     label, count = ndimage.label(~drawn)
     edge = set(np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])))
     holes = []
     for i, box in enumerate(ndimage.find_objects(label, count), start=1):
         inside = label[box] == i
-        if i not in edge and inside.sum() >= least:
+        if i not in edge:
             holes.append(_hole(inside, box, drawn.shape, paths, corners))
     return tuple(holes)
 
@@ -369,8 +441,8 @@ def _hole(
     from skimage.measure import perimeter_crofton
 
     pixels = np.argwhere(inside)[:, ::-1] + (box[1].start, box[0].start)
-    away = ndimage.distance_transform_edt(_painted(pixels, shape))
-    around = frozenset(i for i, path in enumerate(paths) if _mean_at(away, path) < 8)
+    away = _away_from(inside, box, shape)
+    around = frozenset(np.flatnonzero(_near(away, paths)).tolist())
     # A drawn loop is only a few pixels of stroke away from its hole.
     turns = sum(c.path in around and away[round(c.y), round(c.x)] < 8 for c in corners)
     length = float(perimeter_crofton(np.pad(inside, 1), directions=4))
@@ -378,16 +450,28 @@ def _hole(
     return Hole(pixels, roundness, turns, around)
 
 
-def _painted(pixels: Array, shape: tuple[int, ...]) -> Array:
-    """Zero at `pixels`, one elsewhere."""
+def _away_from(inside: Array, box: tuple[slice, ...], shape: tuple[int, ...]) -> Array:
+    """`shape` distances from the pixels of `inside`, measured up to 10 px around it, then 99."""
+    reach = 10
+    near = tuple(
+        slice(max(0, b.start - reach), min(n, b.stop + reach))
+        for b, n in zip(box, shape, strict=True)
+    )
     page = np.ones(shape, dtype=bool)
-    page[pixels[:, 1], pixels[:, 0]] = False
-    return page
+    page[box] = ~inside
+    away = np.full(shape, 99.0)
+    away[near] = ndimage.distance_transform_edt(page[near])
+    return away
 
 
-def _mean_at(values: Array, path: Path) -> float:
-    at = path.points.round().astype(int)
-    return float(np.median(values[at[:, 1], at[:, 0]]))
+def _near(away: Array, paths: tuple[Path, ...], reach: float = 8.0) -> Array:
+    """`[paths]` whether most of each path's points are within reach."""
+    if not paths:
+        return np.zeros(0, dtype=bool)
+    at = np.concatenate([path.points for path in paths]).round().astype(int)
+    lengths = np.array([len(path.points) for path in paths])
+    close = (away[at[:, 1], at[:, 0]] < reach).astype(int)
+    return np.add.reduceat(close, np.cumsum(lengths) - lengths) > lengths / 2
 
 
 def _blobs(drawn: Array, depth: Array, least: float = 11.0) -> tuple[Blob, ...]:
@@ -397,6 +481,8 @@ def _blobs(drawn: Array, depth: Array, least: float = 11.0) -> tuple[Blob, ...]:
     for i in range(1, count + 1):
         inside = core == i
         radius = float(depth[inside].max())
+        if radius < 1.2 * least:
+            continue  # where two broad strokes cross
         grown = ndimage.distance_transform_edt(~inside) <= least
         pixels = np.argwhere(grown & drawn)[:, ::-1]
         x, y = pixels.mean(axis=0).tolist()

@@ -1,0 +1,383 @@
+"""What the drawing shows in each sketch region, in words: facts from the ink, not guesses.
+
+"upper right: a curve bending down, 6 % ink". The strokes are read once from the whole drawing
+(`strokes.py`), so that a line which merely leaves a region is no end, and a box cut out of a
+circle is no closed shape.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import ndimage
+
+from scribblediffusion.analysis.strokes import Crossing, Hole, Path, Strokes, read_strokes
+from scribblediffusion.errors import SketchError
+from scribblediffusion.sketch import REGIONS, Region
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Box = tuple[int, int, int, int]
+Kind = Literal[
+    "hatching", "filled", "closed shape", "crossing", "corner", "curve", "straight line", "end",
+    "dot",
+]  # fmt: skip
+
+#: Most telling first: the order in which a description names what it found.
+KINDS: tuple[Kind, ...] = (
+    "hatching", "filled", "closed shape", "crossing", "corner", "curve", "straight line", "end",
+    "dot",
+)  # fmt: skip
+#: Lines this close to each other (pixels of a 256 px drawing) are dense.
+HATCH_SPACING = 10.5
+#: A piece of stroke shorter than this says nothing about its shape.
+SHORT = 6.0
+_COMPASS = ("right", "down and right", "down", "down and left",
+            "left", "up and left", "up", "up and right")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing seen in a region.
+
+    Attributes:
+        kind: what it is.
+        phrase: in words, with its article: "a straight horizontal line".
+        plural: the same of several: "straight horizontal lines".
+    """
+
+    kind: Kind
+    phrase: str
+    plural: str
+
+
+@dataclass(frozen=True)
+class RegionDescription:
+    """A sketch region, described from the drawing.
+
+    Attributes:
+        region: which region.
+        ink: share of its area that is ink, 0 to 1.
+        features: what is there, most telling first; empty where nothing is drawn.
+    """
+
+    region: Region
+    ink: float
+    features: tuple[Feature, ...]
+
+    @property
+    def where(self) -> str:
+        """The place in words: "upper left"."""
+        return place_in_words(self.region)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of all features, each once, most telling first."""
+        return tuple(dict.fromkeys(f.kind for f in self.features))
+
+    @property
+    def what(self) -> str:
+        """What is there in words: "a curve bending down, 6 % ink"."""
+        if self.ink == 0:
+            return "no ink"
+        amount = f"{self.ink * 100:.0f} % ink" if self.ink >= 0.005 else "under 1 % ink"
+        return f"{_joined(self.features) or 'a trace of ink at the edge'}, {amount}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def place_in_words(region: Region) -> str:
+    """The place of a region in words.
+
+    >>> place_in_words(Region(3, 0, 2)), place_in_words(Region(2, 1, 0))
+    ('upper right', 'lower left quarter')
+    """
+    if region.level == 2:
+        return f"{('upper', 'lower')[region.row]} {('left', 'right')[region.column]} quarter"
+    x, y = region.centre
+    vertical = ("upper", "", "lower")[int(y * 3)]
+    horizontal = ("left", "", "right")[int(x * 3)]
+    if vertical and horizontal:
+        return f"{vertical} {horizontal}"
+    alone = {"upper": "top middle", "lower": "bottom middle", "left": "middle left",
+             "right": "middle right", "": "centre"}  # fmt: skip
+    return alone[vertical or horizontal]
+
+
+def describe_regions(
+    ink: Array, regions: Sequence[Region] = REGIONS
+) -> tuple[RegionDescription, ...]:
+    """Describes regions of a drawing.
+
+    Args:
+        ink: `[H, W]`, square, from 0 (paper) to 1 (ink).
+        regions: which regions; all 77 unless told.
+
+    Returns:
+        One description for each region, in the order given.
+
+    Raises:
+        SketchError: the array is not a square drawing with values from 0 to 1.
+    """
+    strokes = read_strokes(_checked(ink))
+    dense = _Dense(strokes)
+    return tuple(_describe(region, strokes, dense) for region in regions)
+
+
+def _checked(ink: Array) -> Array:
+    ink = np.asarray(ink, dtype=np.float32)
+    if ink.ndim != 2 or ink.shape[0] != ink.shape[1] or ink.shape[0] < 8:
+        raise SketchError(
+            f"regions are read from a square drawing [H, W]; this array has shape {ink.shape}: "
+            "give `Sketch.ink`"
+        )
+    if not np.isfinite(ink).all() or ink.min() < 0 or ink.max() > 1:
+        raise SketchError(
+            f"ink runs from 0 (paper) to 1 (ink); this array runs from {ink.min():g} to "
+            f"{ink.max():g}: divide by 255, and invert a drawing that is black on white"
+        )
+    return ink
+
+
+def _describe(region: Region, strokes: Strokes, dense: _Dense) -> RegionDescription:
+    box = region.box(strokes.ink.shape[0])
+    left, top, right, bottom = box
+    ink = float(strokes.ink[top:bottom, left:right].mean())
+    features = sorted(_features(box, strokes, dense), key=lambda f: KINDS.index(f.kind))
+    return RegionDescription(region, ink, tuple(features))
+
+
+# --- what there is in a box ------------------------------------------------------------------
+
+
+def _features(box: Box, strokes: Strokes, dense: _Dense) -> Iterator[Feature]:
+    hatching = dense.within(box)
+    if hatching:
+        yield hatching
+        return
+    told: set[int] = set()  # paths that a shape with a name of its own has told of
+    for blob in strokes.blobs:
+        share = _inside(blob.pixels, box).sum()
+        if share > 0.5 * len(blob.pixels) or share > 0.5 * _area(box):
+            yield Feature("filled", "a filled area", "filled areas")
+            told |= _paths_in(blob.pixels, strokes, box)
+    for hole in strokes.holes:
+        if _inside(hole.pixels, box).mean() > 0.9:
+            yield _closed(hole)
+            told |= hole.paths
+    for crossing in strokes.crossings:
+        if _has(box, crossing.x, crossing.y) and not crossing.paths <= told:
+            yield _crossing(crossing)
+            told |= crossing.paths
+    for corner in strokes.corners:
+        if _has(box, corner.x, corner.y) and corner.path not in told:
+            yield _corner(corner.angle)
+            # Of a path with a corner here, the straight arms need no telling.
+    bent = {c.path for c in strokes.corners if _has(box, c.x, c.y)}
+    yield from _lines(box, strokes, told, bent)
+
+
+def _lines(box: Box, strokes: Strokes, told: set[int], bent: set[int]) -> Iterator[Feature]:
+    for i, path in enumerate(strokes.paths):
+        ends = [e for e in strokes.ends if e.path == i and _has(box, e.x, e.y)]
+        if i in told:
+            continue
+        runs = [] if i in bent else [r for r in _runs(path, box) if _length(r) >= SHORT]
+        yield from map(_line, runs)
+        if len(ends) == 1:
+            yield Feature("end", "an end", "ends")
+        if len(path.points) < SHORT and (len(ends) == 2 or len(path.points) == 1):
+            x, y = path.points.mean(axis=0)
+            if _has(box, x, y):
+                yield Feature("dot", "a dot", "dots")
+
+
+def _closed(hole: Hole) -> Feature:
+    if hole.roundness > 0.86 and hole.corners == 0:
+        shape = "closed round shape"
+    elif hole.corners in (3, 4):
+        shape = f"closed shape with {('three', 'four')[hole.corners - 3]} corners"
+    else:
+        shape = "closed shape"
+    return Feature("closed shape", f"a {shape}", shape.replace("shape", "shapes", 1))
+
+
+def _crossing(crossing: Crossing) -> Feature:
+    arms = len(crossing.directions)
+    if arms == 3:
+        letter = "T" if _straight_through(crossing.directions) else "Y"
+        return Feature("crossing", f"a {letter}-shaped crossing", f"{letter}-shaped crossings")
+    if arms == 4:
+        return Feature("crossing", "a crossing of two lines", "crossings of two lines")
+    return Feature("crossing", f"a crossing of {arms} arms", f"crossings of {arms} arms")
+
+
+def _straight_through(directions: Sequence[float]) -> bool:
+    """Two of the arms lie on one line, within 25°."""
+    bends = [
+        abs(abs((a - b + np.pi) % (2 * np.pi) - np.pi) - np.pi)
+        for i, a in enumerate(directions)
+        for b in directions[:i]
+    ]
+    return min(bends) < np.radians(25)
+
+
+def _corner(turn: float) -> Feature:
+    if turn > 105:
+        return Feature("corner", "a sharp corner", "sharp corners")
+    return Feature("corner", "a corner", "corners")
+
+
+def _line(points: Array) -> Feature:
+    """A run of stroke as a straight line with its direction, or a curve with its bend."""
+    chord = points[-1] - points[0]
+    span = float(np.linalg.norm(chord))
+    length = _length(points)
+    if span < 0.4 * length:
+        return Feature("curve", "a curve turning back on itself", "curves turning back")
+    normal = np.array([-chord[1], chord[0]]) / span
+    away = (points - points[0]) @ normal
+    high, low = float(away.max()), float(-away.min())
+    if max(high, low) <= max(1.4, 0.05 * length):
+        direction = _direction(chord)
+        return Feature("straight line", f"a straight {direction}", f"straight {_many(direction)}")
+    if min(high, low) > 0.35 * max(high, low):
+        return Feature("curve", "a winding curve", "winding curves")
+    # The ends of a curve lie towards the side that it bends to: an arch bends down.
+    bend = -normal if high > low else normal
+    towards = _COMPASS[round(float(np.arctan2(bend[1], bend[0])) / (np.pi / 4)) % 8]
+    return Feature("curve", f"a curve bending {towards}", f"curves bending {towards}")
+
+
+def _direction(chord: Array) -> str:
+    angle = float(np.degrees(np.arctan2(-chord[1], chord[0]))) % 180  # anticlockwise from right
+    if angle < 15 or angle >= 165:
+        return "horizontal line"
+    if 75 <= angle < 105:
+        return "vertical line"
+    return f"diagonal line {'rising' if angle < 75 else 'falling'} to the right"
+
+
+def _many(line: str) -> str:
+    return line.replace("line", "lines", 1)
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+def _has(box: Box, x: float, y: float) -> bool:
+    left, top, right, bottom = box
+    return left <= x < right and top <= y < bottom
+
+
+def _inside(points: Array, box: Box) -> Array:
+    left, top, right, bottom = box
+    x, y = points[:, 0], points[:, 1]
+    return (left <= x) & (x < right) & (top <= y) & (y < bottom)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _paths_in(pixels: Array, strokes: Strokes, box: Box) -> set[int]:
+    """Paths of which most of the part within the box runs through these pixels."""
+    page = np.zeros(strokes.ink.shape, dtype=bool)
+    page[pixels[:, 1], pixels[:, 0]] = True
+    found = set()
+    for i, path in enumerate(strokes.paths):
+        at = path.points[_inside(path.points, box)].round().astype(int)
+        if len(at) and page[at[:, 1], at[:, 0]].mean() > 0.5:
+            found.add(i)
+    return found
+
+
+def _runs(path: Path, box: Box) -> list[Array]:
+    """The unbroken pieces of a path within a box."""
+    inside = _inside(path.points, box)
+    if not inside.any():
+        return []
+    points = path.points
+    if path.closed and inside[0] and inside[-1] and not inside.all():
+        turn = int(np.flatnonzero(~inside)[0])
+        inside, points = np.roll(inside, -turn), np.roll(points, -turn, axis=0)
+    label, count = ndimage.label(inside)
+    return [points[label == i] for i in range(1, count + 1)]
+
+
+def _length(points: Array) -> float:
+    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+
+
+# --- hatching --------------------------------------------------------------------------------
+
+
+class _Dense:
+    """Where strokes lie so close that they are a texture: measured in a moving window."""
+
+    def __init__(self, strokes: Strokes) -> None:
+        size = strokes.ink.shape[0]
+        scale = size / 256
+        window = max(9, round(33 * scale))
+        weight, parallel, crossed = (np.zeros((size, size), dtype=np.complex128) for _ in range(3))
+        for path in strokes.paths:
+            at = path.points.round().astype(int)
+            x, y = path.tangents.T
+            angle = np.arctan2(y, x)
+            np.add.at(weight, (at[:, 1], at[:, 0]), 1.0)
+            np.add.at(parallel, (at[:, 1], at[:, 0]), np.exp(2j * angle))
+            np.add.at(crossed, (at[:, 1], at[:, 0]), np.exp(4j * angle))
+        amount = _moving(weight, window).real
+        safe = np.where(amount > 1e-9, amount, 1)
+        self.skeleton = weight.real > 0
+        self.dense = amount > 1 / (HATCH_SPACING * scale)
+        self.direction = np.where(self.skeleton, _moving(parallel, window) / safe, 0)
+        self.two_ways = np.abs(_moving(crossed, window) / safe)
+        self.crossings = np.array([(c.x, c.y) for c in strokes.crossings]).reshape(-1, 2)
+
+    def within(self, box: Box) -> Feature | None:
+        """The hatching that covers at least half of the strokes in a box."""
+        part = np.s_[box[1] : box[3], box[0] : box[2]]
+        drawn = self.skeleton[part]
+        dense = drawn & self.dense[part]
+        if drawn.sum() < 40 or dense.sum() < 0.5 * drawn.sum():
+            return None
+        direction = complex(self.direction[part][dense].mean())
+        if abs(direction) > 0.7:
+            angle = np.angle(direction) / 2
+            words = _direction(np.array([np.cos(angle), np.sin(angle)]))
+            phrase = f"dense hatching, {words.replace(' line', ' lines')}"
+            return Feature("hatching", phrase, phrase)
+        meetings = int(_inside(self.crossings, box).sum())
+        if meetings >= 3 and self.two_ways[part][dense].mean() > 0.5:
+            return Feature("hatching", "dense cross-hatching", "dense cross-hatching")
+        return None
+
+
+def _moving(values: Array, window: int) -> Array:
+    """Mean over a square window, mirrored at the picture's border."""
+    real = ndimage.uniform_filter(values.real, window, mode="reflect")
+    return real + 1j * ndimage.uniform_filter(values.imag, window, mode="reflect")
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def _joined(features: Sequence[Feature], most: int = 3) -> str:
+    """ "a curve bending down, two straight horizontal lines and an end"."""
+    counts = Counter(features)
+    parts = [f.phrase if n == 1 else f"{_number(n)} {f.plural}" for f, n in counts.items()]
+    if len(parts) > most:
+        parts = [*parts[: most - 1], "more"]
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _number(n: int) -> str:
+    words = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[n - 2] if n < 11 else str(n)
