@@ -426,15 +426,9 @@ class AttentionTrace:
             )
         wanted = _split(text)
         for fold in (str, str.casefold):
-            there = [fold(w.text) for w in prompt.words]
-            look = [fold(w) for w in wanted]
-            hits = [
-                tuple(k for w in prompt.words[i : i + len(look)] for k in w.keys)
-                for i in range(len(there) - len(look) + 1)
-                if look and there[i : i + len(look)] == look
-            ]
+            hits = _runs([fold(w.text) for w in prompt.words], fold("".join(wanted)))
             if hits:
-                return hits
+                return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
         raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
 
     # ── the other way round ──────────────────────────────────────────────────────────────────
@@ -748,6 +742,18 @@ def _no_heat_map(what: str) -> NoHeatMapError:
         f"{what} has no weight anywhere (padding or masked out), so it has no heat map; "
         f'view="attention" gives its zeros'
     )
+
+
+def _runs(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
+    """Runs of whole words that spell `wanted`, spaces aside: decoding may put them anywhere."""
+    found = []
+    for i in range(len(words)):
+        spelled, j = "", i
+        while j < len(words) and len(spelled) < len(wanted):
+            spelled, j = spelled + words[j], j + 1
+        if wanted and spelled == wanted:
+            found.append((i, j))
+    return found
 
 
 def _split(text: str) -> list[str]:

@@ -1,0 +1,164 @@
+"""What a pipeline may tell an observer: how its keys are laid out, and when a run goes on.
+
+Nothing here is needed for a foreign pipeline: there the extractor finds tokens, words, branches
+and runs by itself. A pipeline that knows better offers two things, both optional.
+
+**`pipe.key_layout() -> KeyLayout`**: for the run that is going on. It is asked at the first
+denoiser call of each run, on the thread that runs it, and must be right from then on: streams,
+one `Prompt` for each picture (tokens, padding marked; words), sketch regions, and the names of
+the equal chunks of the batch in their order. Keys are counted as in the softmax. Every key is in
+exactly one stream (names with a dot, ``text.clip``, name a part of one and do not count).
+
+**`pipe.observers`**, a plain list that is empty unless somebody looks. The extractor appends
+itself on enter and removes itself on exit; the pipeline calls, on the thread that runs it:
+
+    observer.run_begins(prompts, sketch, settings)   # before the first denoiser call of a run
+    observer.step_ends(preview)                      # after each scheduler step
+    observer.run_ends(pictures)                      # once, when the pictures are decoded
+
+- `prompts`: list[str], one for each picture. `sketch`: uint8 ``[H, W]`` as the model read it, or
+  None. `settings`: plain JSON values (seed, steps, guidance, sizes …), kept with the trace.
+- `preview`: uint8 ``[h, w, 3]`` of the first picture, or None. Decode one only if some observer
+  has `wants_previews` true.
+- `pictures`: uint8 ``[H, W, 3]`` each. A run that is stopped or fails never gets this call; its
+  trace is kept as far as it went and says ``complete=False``. A run that is stopped on purpose
+  and still decodes what there is may call it with ``run_ends(pictures, complete=False)``.
+
+A call to an observer changes nothing in the run. Loop over a copy, ``for o in list(observers)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from scribblediffusion.attention.records import Prompt, Region, Token, Word
+from scribblediffusion.errors import CaptureError
+from scribblediffusion.prompt import Reading
+
+__all__ = ["KeyLayout", "RunObserver", "prompt_record", "region_name"]
+
+
+class RunObserver(Protocol):
+    """Whoever is in `pipe.observers`; the module's docstring has the rules."""
+
+    wants_previews: bool
+
+    def run_begins(
+        self, prompts: list[str], sketch: np.ndarray | None, settings: Mapping[str, Any]
+    ) -> None:
+        """A run begins: its denoiser calls follow."""
+        ...
+
+    def step_ends(self, preview: np.ndarray | None) -> None:
+        """The scheduler made a step."""
+        ...
+
+    def run_ends(self, pictures: Sequence[np.ndarray] | np.ndarray, complete: bool = True) -> None:
+        """The pictures are there."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeyLayout:
+    """What the keys of the present run stand for, and how its batch is cut.
+
+    Attributes:
+        streams: Name → range of keys, without gap or overlap; dotted names are parts.
+        prompts: One for each picture, in the order of the rows inside a chunk of the batch.
+        regions: Sketch region → key.
+        branches: Names of the equal chunks of the batch in order; ``("full",)`` without guidance,
+            ``("unconditional", "sketch_only", "full")`` with both dials of the shipped model.
+        picture_size: (height, width) in pixels of the pictures; None if not known.
+
+    Raises:
+        CaptureError: The streams have a gap or overlap, or no branch is called ``full``.
+    """
+
+    streams: Mapping[str, range]
+    prompts: tuple[Prompt, ...]
+    regions: Mapping[Region, int] = field(default_factory=dict)
+    branches: tuple[str, ...] = ("full",)
+    picture_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        whole = sorted((r for s, r in self.streams.items() if "." not in s), key=lambda r: r.start)
+        starts = [r.start for r in whole]
+        if starts != [0, *(r.stop for r in whole)][: len(starts)]:
+            raise CaptureError(f"key layout: streams {dict(self.streams)} have a gap or overlap")
+        if "full" not in self.branches or len(set(self.branches)) < len(self.branches):
+            raise CaptureError(
+                f"key layout: branches {self.branches} must differ and one must be 'full'"
+            )
+
+    @classmethod
+    def of_text_and_sketch(
+        cls,
+        readings: Sequence[Reading],
+        *,
+        text_length: int = 77,
+        regions: Sequence[Region] = (),
+        branches: tuple[str, ...] = ("full",),
+        picture_size: tuple[int, int] | None = None,
+    ) -> KeyLayout:
+        """The shipped model's layout: the text tokens, then one key for each sketch region.
+
+        Args:
+            readings: What the tokenizer made of each picture's prompt (`prompt.read`).
+            text_length: Keys of the text stream, padding included.
+            regions: The sketch's regions in key order; none for a model without a sketch.
+            branches: Chunks of the batch, in order.
+            picture_size: (height, width) in pixels.
+        """
+        streams = {"text": range(text_length)}
+        if regions:
+            streams["sketch"] = range(text_length, text_length + len(regions))
+        keyed = {r: text_length + i for i, r in enumerate(regions)}
+        sketch = tuple(Token(key, region_name(r), "sketch") for r, key in keyed.items())
+        prompts = []
+        for reading in readings:
+            text = prompt_record([(reading, range(text_length))])
+            prompts.append(Prompt(text.text, text.tokens + sketch, text.words, text.truncated))
+        return cls(streams, tuple(prompts), keyed, branches, picture_size)
+
+
+def region_name(region: Region) -> str:
+    """A region as a token's text: ``8×8 (2, 3)``."""
+    return f"{region.level}×{region.level} ({region.row}, {region.column})"
+
+
+def prompt_record(
+    readings: Sequence[tuple[Reading, Sequence[int]]], stream: str = "text"
+) -> Prompt:
+    """One prompt as read by one or more tokenizers.
+
+    Args:
+        readings: What each tokenizer made of it, with the key of each of its tokens. The first
+            one names the words; the sub-tokens of the others join the words at the same place.
+        stream: The stream that all of them belong to.
+    """
+    tokens = tuple(
+        Token(key, piece.text, stream, piece.id, piece.special, piece.padding)
+        for reading, keys in readings
+        for piece, key in zip(reading.pieces, keys, strict=False)
+    )
+    words: dict[tuple[str, int], Word] = {}
+    seen_whole: set[tuple[str, int]] = set()
+    for reading, keys in readings:
+        for word in reading.words:
+            own = tuple(keys[i] for i in word.tokens if i < len(keys))
+            name = (word.text.casefold(), word.occurrence)
+            known = words.get(name, Word(word.text, (), word.occurrence, word.start))
+            words[name] = replace(known, keys=known.keys + own)
+            if word.whole:
+                seen_whole.add(name)
+    ordered = sorted(words.items(), key=lambda item: item[1].start)
+    return Prompt(
+        readings[0][0].text,
+        tuple(sorted(tokens, key=lambda t: t.key)),
+        tuple(word for _, word in ordered if word.keys),
+        tuple(word.text for name, word in ordered if name not in seen_whole),
+    )
