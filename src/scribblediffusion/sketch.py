@@ -6,12 +6,32 @@ Region `i` is token `i` of the sketch stream and key `77 + i` of the shipped mod
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from scribblediffusion.cleaning import (
+    Cleaning,
+    Method,
+    Polarity,
+    clean,
+    placed_box,
+)
+from scribblediffusion.errors import SketchError
+from scribblediffusion.reading import grey, opacity, read
 
 #: The grids of the pyramid, in token order.
 LEVELS = (8, 3, 2)
 #: Side of a prepared sketch in pixels.
 SIZE = 256
+
+#: What a mask is read from.
+MaskSource: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray"
+#: What a sketch is read from.
+Source: TypeAlias = "MaskSource | Sketch"
 
 
 @dataclass(frozen=True, order=True)
@@ -46,3 +66,129 @@ class Region:
 REGIONS: tuple[Region, ...] = tuple(
     Region(n, row, column) for n in LEVELS for row in range(n) for column in range(n)
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """A drawing as the model reads it: ink on a square, and where it has a say.
+
+    Attributes:
+        ink: `[256, 256]` float32 in 0…1, 1 is ink; read-only.
+        cleaning: what was done to the image, or None for a blank sketch.
+        mask: `[256, 256]` bool, True where the sketch has a say, or None for everywhere.
+    """
+
+    ink: np.ndarray
+    cleaning: Cleaning | None = None
+    mask: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        ink = np.array(self.ink, np.float32)
+        if ink.shape != (SIZE, SIZE) or not np.isfinite(ink).all() or np.ptp(ink) > 1:
+            raise SketchError(
+                f"ink must be [{SIZE}, {SIZE}] in 0…1; found {list(ink.shape)}; "
+                "use Sketch.from_image for any other image"
+            )
+        object.__setattr__(self, "ink", _frozen(ink))
+        if self.mask is not None:
+            object.__setattr__(self, "mask", _frozen(np.array(self.mask, bool)))
+
+    @classmethod
+    def from_image(
+        cls,
+        source: Source,
+        *,
+        mask: MaskSource | None = None,
+        polarity: Polarity | Literal["auto"] = "auto",
+        method: Method | Literal["auto"] = "auto",
+    ) -> Sketch:
+        """Any image as a sketch.
+
+        Dark on light or light on dark, a photo, with alpha (put on white; on black where it
+        would vanish there), of any size and shape: what was done is in `cleaning`. Of an
+        animation the first frame is read. A clean 256 × 256 drawing in black on white comes
+        through unchanged.
+
+        Args:
+            source: a path, a PIL image, an array (`[H, W]`, `[H, W, 3]` or `[H, W, 4]`, uint8
+                or floats in 0…1), or a `Sketch`, which is returned as it is.
+            mask: where the sketch has a say; see `masked`.
+            polarity: "dark-on-light", "light-on-dark", or "auto": the paper is what most of
+                the image and of its border shows.
+            method: "threshold" for drawings, "edges" for photos, or "auto".
+
+        Raises:
+            SketchError: what was given cannot be read as an image (text, a missing or damaged
+                file, over 40 megapixels, an empty or wrongly shaped array, NaN), or a mask
+                that does not fit.
+        """
+        if isinstance(source, Sketch):
+            sketch = source
+        else:
+            sketch = cls(*clean(read(source), side=SIZE, polarity=polarity, method=method))
+        return sketch if mask is None else sketch.masked(mask)
+
+    @classmethod
+    def blank(cls) -> Sketch:
+        """No drawing at all."""
+        return cls(np.zeros((SIZE, SIZE), np.float32))
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no ink was found, or the mask left none."""
+        return not bool((self.ink > 0.25).any())
+
+    @property
+    def active(self) -> np.ndarray:
+        """Of each of the 77 regions, bool: False for a region of which the mask keeps no pixel."""
+        if self.mask is None:
+            return np.ones(len(REGIONS), bool)
+        boxes = (region.box() for region in REGIONS)
+        kept = [self.mask[top:bottom, left:right].any() for left, top, right, bottom in boxes]
+        return np.array(kept, bool)
+
+    def masked(self, mask: MaskSource) -> Sketch:
+        """The sketch with a say only where the mask is bright.
+
+        Ink outside is erased, and a region wholly outside is not `active`. A second mask
+        narrows the first.
+
+        Args:
+            mask: any image that `from_image` reads, of the original image's proportions or
+                square (then it covers the whole 256 × 256 sketch). The bright half of the grey
+                scale is inside; where the mask has transparent pixels, its opaque half is.
+
+        Raises:
+            SketchError: not an image, or of other proportions.
+        """
+        inside = self._inside(read(mask))
+        inside = inside if self.mask is None else inside & self.mask
+        return Sketch(np.where(inside, self.ink, 0), self.cleaning, inside)
+
+    def _inside(self, mask: Image.Image) -> np.ndarray:
+        """A mask laid over the square: `[256, 256]` bool; padding continues its nearest edge."""
+        bright = opacity(mask) or grey(mask)[0]
+        box = placed_box(mask.size, SIZE)
+        drawn = self.cleaning.box if self.cleaning else (0, 0, SIZE, SIZE)
+        if (
+            box != (0, 0, SIZE, SIZE)
+            and max(abs(a - b) for a, b in zip(box, drawn, strict=True)) > 1
+        ):
+            width, height = mask.size
+            size = self.cleaning.original_size if self.cleaning else (SIZE, SIZE)
+            raise SketchError(
+                f"the mask is {width}×{height}, the drawing {size[0]}×{size[1]}; "
+                "give a mask of the same proportions, or a square one for the whole sketch"
+            )
+        size = box[2] - box[0], box[3] - box[1]
+        inside = np.asarray(bright.resize(size, Image.Resampling.BOX)) >= 128
+        return np.pad(inside, ((box[1], SIZE - box[3]), (box[0], SIZE - box[2])), mode="edge")
+
+    def to_image(self) -> Image.Image:
+        """The ink in black on white: PIL mode "L", 256 × 256."""
+        return Image.fromarray(np.round(255 - 255 * self.ink).astype(np.uint8))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.setflags(write=False)
+    return array
