@@ -60,6 +60,8 @@ def denoiser(
     name: Annotated[str, typer.Option(help="Checkpoint; gone on from where it exists.")] = "denoiser",
     source: Annotated[str | None, typer.Option(help="Begin from this other checkpoint.")] = None,
     seed: Annotated[int, typer.Option(help="Order of scenes and noise.")] = 0,
+    pool: Annotated[int, typer.Option(help="2: a first, cheap stage on averaged latents.")] = 1,
+    batch: Annotated[int, typer.Option(help="Scenes a step.")] = 16,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train the denoiser and both encoders on the shards."""
@@ -67,7 +69,8 @@ def denoiser(
     from scribblediffusion.train.latents import Shard
 
     _log()
-    trainer = Trainer(Recipe(), Shard.load(sorted((runs / "shards").glob("*.npz"))), seed=seed)
+    data = Shard.load(sorted((runs / "shards").glob("*.npz")))
+    trainer = Trainer(Recipe(pool=pool, batch=batch), data, seed=seed)
     begin = runs / (source or name)
     if (begin / "state.json").exists():
         trainer.load(begin)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +32,6 @@ from scribblediffusion.model.text import PromptEncoder
 from scribblediffusion.model.tokens import tokenize
 from scribblediffusion.model.unet import SHIPPED, ScribbleUNet
 from scribblediffusion.train.latents import Shard, object_masks, unpack
-from scribblediffusion.train.optimiser import Muon, is_matrix
 from scribblediffusion.train.words import word_table, word_tokenizer
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,15 @@ GROUNDED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of a training run."""
+    """The settings of a training run.
+
+    `pool` 2 trains on latents averaged over 2×2 cells: four times cheaper, and flat colours keep
+    their values, so that words can be learnt there before details are.
+    """
 
     batch: int = 16
     rate: float = 1.2e-3
-    optimiser: str = "muon"
+    pool: int = 1
     warm_up: int = 150
     average: float = 0.999
     coarse: float = 4.0
@@ -200,24 +204,21 @@ class Trainer:
         self.recipe, self.step, self.seed = recipe, 0, seed
         self.model = Denoiser().to(memory_format=torch.channels_last)
         self.model.prompt_encoder.set_table(word_table())
+        # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
+        self.model.unet.set_attn_processor(AttnProcessor())
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.generator = torch.Generator().manual_seed(seed)
         self.batches = batches(data, recipe.batch, np.random.default_rng(seed))
-        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        taken = {n for n, p in named if recipe.optimiser == "muon" and is_matrix(n, p)}
-        self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [p for n, p in named if n not in taken], lr=recipe.rate, betas=(0.9, 0.98)
-            )
-        ]
-        if taken:
-            self.optimisers.append(Muon([p for n, p in named if n in taken], lr=recipe.rate))
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.98))
         self.recent: list[tuple[float, float]] = []
         self.grounded: list[float] = []
 
     def run_step(self, scale: float = 1.0) -> None:
         """One update, with the learning rate times `scale`."""
         recipe, batch = self.recipe, next(self.batches)
+        if recipe.pool > 1:
+            batch.latents = F.avg_pool2d(batch.latents, recipe.pool)
         size = len(batch.latents)
         sigma = noise_levels(size, self.generator)
         noise = torch.randn(batch.latents.shape, generator=self.generator)
@@ -226,14 +227,13 @@ class Trainer:
         keep_text = chance >= text
         keep_sketch = ~((chance < both) | ((chance >= text) & (chance < text + recipe.drop_sketch)))
         warm = min(1.0, (self.step + 1) / recipe.warm_up) * scale
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate * warm
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate * warm
         with _Watch(self.model.unet) as watch, torch.autocast("cpu", torch.bfloat16):
             output, mask = velocity(self.model, batch, sigma, noise, (keep_text, keep_sketch))
         error = output - (noise - batch.latents)
         loss = error.square().mean()
-        loss = loss + recipe.coarse * F.avg_pool2d(error, 4).square().mean()
+        loss = loss + recipe.coarse * F.avg_pool2d(error, 4 // recipe.pool).square().mean()
         if recipe.grounding:
             grounded = torch.stack([grounding_loss(w, batch) for w in watch.weights(mask)]).mean()
             loss = loss + recipe.grounding * grounded
@@ -241,8 +241,7 @@ class Trainer:
         self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        self.optimiser.step()
         self.step += 1
         self._follow()
         each = error.detach().square().mean((1, 2, 3))
@@ -268,9 +267,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for i, optimiser in enumerate(self.optimisers):
-            for j, values in optimiser.state_dict()["state"].items():
-                tensors |= {f"optimiser.{i}.{j}.{k}": v for k, v in values.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{k}": v for k, v in values.items()}
         tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
         save_file(tensors, folder / "state.tmp")
         (folder / "state.tmp").rename(folder / "state.safetensors")
@@ -285,12 +283,11 @@ class Trainer:
         }
         self.model.load_state_dict(part("model."))
         self.average = part("average.")
-        for i, optimiser in enumerate(self.optimisers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in part(f"optimiser.{i}.").items():
-                number, name = key.split(".", 1)
-                state.setdefault(int(number), {})[name] = value
-            optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("optimiser.").items():
+            number, name = key.split(".", 1)
+            state.setdefault(int(number), {})[name] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
         self.step = json.loads((folder / "state.json").read_text())["step"]
 
 
