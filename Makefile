@@ -1,0 +1,41 @@
+# make demo    a sketch and a prompt become a picture, with the attention that made it
+# make test    the tests
+# make check   style, types and the rules of the rooms
+# make bench   the benchmarks
+# make setup   only set up .venv, for development
+# Another interpreter: make demo PYTHON=/path/to/python3.12
+# Other options of pytest: make test ARGS="-k sketch"
+
+RUN := .venv/bin/python
+ARGS ?=
+export PYTHON
+
+.PHONY: demo test check bench setup clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/.ready
+	@$(RUN) examples/demo.py
+
+test: .venv/.ready-dev
+	$(RUN) -m pytest $(ARGS)
+
+check: .venv/.ready-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+	.venv/bin/lint-imports
+
+bench: .venv/.ready-dev
+	@for each in benchmarks/*.py; do echo "== $$each"; $(RUN) "$$each" || exit 1; done
+
+setup: .venv/.ready-dev
+
+.venv/.ready: pyproject.toml constraints.txt
+	@.ci/setup
+
+.venv/.ready-dev: pyproject.toml constraints.txt
+	@.ci/setup dev
+	@touch .venv/.ready
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis
