@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from scribblediffusion.analysis.strokes import Crossing, Hole, Path, Strokes, read_strokes
+from scribblediffusion.analysis.skeleton import Path
+from scribblediffusion.analysis.strokes import Crossing, Hole, Strokes, numbered, read_strokes
 from scribblediffusion.errors import SketchError
 from scribblediffusion.sketch import REGIONS, Region
 
@@ -305,7 +306,7 @@ def _runs(path: Path, box: Box) -> list[Array]:
     if path.closed and inside[0] and inside[-1] and not inside.all():
         turn = int(np.flatnonzero(~inside)[0])
         inside, points = np.roll(inside, -turn), np.roll(points, -turn, axis=0)
-    label, count = ndimage.label(inside)
+    label, count = numbered(inside)
     return [points[label == i] for i in range(1, count + 1)]
 
 
@@ -331,9 +332,9 @@ class _Dense:
             np.add.at(weight, (at[:, 1], at[:, 0]), 1.0)
             np.add.at(parallel, (at[:, 1], at[:, 0]), np.exp(2j * angle))
             np.add.at(crossed, (at[:, 1], at[:, 0]), np.exp(4j * angle))
-        amount = _moving(weight, window).real
+        amount = np.real(_moving(weight, window))
         safe = np.where(amount > 1e-9, amount, 1)
-        self.skeleton = weight.real > 0
+        self.skeleton = np.real(weight) > 0
         self.dense = amount > 1 / (HATCH_SPACING * scale)
         self.direction = np.where(self.skeleton, _moving(parallel, window) / safe, 0)
         self.two_ways = np.abs(_moving(crossed, window) / safe)
@@ -360,15 +361,19 @@ class _Dense:
 
 def _moving(values: Array, window: int) -> Array:
     """Mean over a square window, mirrored at the picture's border."""
-    real = ndimage.uniform_filter(values.real, window, mode="reflect")
-    return real + 1j * ndimage.uniform_filter(values.imag, window, mode="reflect")
+    parts = (
+        np.asarray(ndimage.uniform_filter(part, window, mode="reflect"))
+        for part in (np.real(values), np.imag(values))
+    )
+    real, imaginary = parts
+    return real + 1j * imaginary
 
 
 # --- words -----------------------------------------------------------------------------------
 
 
 def _joined(features: Sequence[Feature], most: int = 3) -> str:
-    """ "a curve bending down, two straight horizontal lines and an end"."""
+    """Features as one phrase, such as "a curve bending down, two straight lines and an end"."""
     counts = Counter(features)
     parts = [f.phrase if n == 1 else f"{_number(n)} {f.plural}" for f, n in counts.items()]
     if len(parts) > most:

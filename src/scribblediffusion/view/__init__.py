@@ -1,1 +1,1 @@
-"""."""
+"""Pictures from a trace: heat maps, evolutions, figures, reports. Trace in, picture out."""

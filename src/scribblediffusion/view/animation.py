@@ -1,0 +1,146 @@
+"""Frames into files: GIF, animated WebP, MP4. Each is written whole, then moved into place."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from scribblediffusion.errors import SettingError
+from scribblediffusion.view.colour import Colour
+
+Format = Literal["gif", "webp", "mp4"]
+#: Formats that an animation can be written in.
+FORMATS: tuple[Format, ...] = ("gif", "webp", "mp4")
+
+
+def save_animation(
+    frames: Iterable[Image.Image],
+    durations: Sequence[int],
+    path: str | os.PathLike[str],
+    *,
+    kept: Sequence[Colour] = (),
+) -> Path:
+    """Writes frames as GIF, animated WebP or MP4, as the path ends.
+
+    Args:
+        frames: RGB images of one size.
+        durations: how long each stays, in milliseconds.
+        path: ends in .gif, .webp or .mp4; its folder is made if it is not there.
+        kept: for GIF, which has 256 colours a frame: colours that stay exactly as they are, the
+            same in all frames (at most 128: ground, letters, colour bar).
+
+    Returns:
+        The path.
+
+    Raises:
+        SettingError: another ending, no frames, not one duration for each, or MP4 without ffmpeg.
+    """
+    path = Path(path)
+    writers = {".gif": _gif, ".webp": _webp, ".mp4": _mp4}
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise SettingError(f"animation {path.name!r}: it must end in {', '.join(writers)}")
+    images = list(frames)
+    if not images or len(images) != len(durations):
+        raise SettingError(f"{len(images)} frames and {len(durations)} durations: one for each")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
+        made = Path(folder) / path.name
+        writer(images, durations, made, kept)
+        os.replace(made, path)
+    return path
+
+
+def _gif(
+    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
+) -> None:
+    """A palette for each frame, without dithering, which would flicker from frame to frame."""
+    mapped = [_mapped(frame, kept) for frame in frames]
+    mapped[0].save(
+        path,
+        "GIF",
+        save_all=True,
+        append_images=mapped[1:],
+        duration=list(durations),
+        loop=0,
+        optimize=False,
+    )
+
+
+def _mapped(frame: Image.Image, kept: Sequence[Colour]) -> Image.Image:
+    """A frame in 256 colours: those to keep as they are, the most frequent, and rare far ones."""
+    small = frame.resize((frame.width // 5, frame.height // 5), Image.Resampling.NEAREST)
+    kept = tuple(dict.fromkeys(kept))[:128]
+    rare = (256 - len(kept)) // 3
+    frequent = 256 - len(kept) - rare
+    chosen = [
+        *kept,
+        *_colours(small, frequent, Image.Quantize.MEDIANCUT),
+        *_colours(small, rare, Image.Quantize.MAXCOVERAGE),
+    ]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in chosen for value in colour])
+    return frame.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def _colours(image: Image.Image, count: int, method: Image.Quantize) -> list[Colour]:
+    flat = image.quantize(count, method=method).getpalette() or []
+    return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)][:count]
+
+
+def _webp(
+    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
+) -> None:
+    frames[0].save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=frames[1:],
+        duration=list(durations),
+        loop=0,
+        quality=88,
+        method=2,
+    )
+
+
+def _mp4(
+    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
+) -> None:
+    """H.264 through ffmpeg, at 25 pictures a second; sizes are cut to even numbers."""
+    width, height = (side - side % 2 for side in frames[0].size)
+    command = [
+        _ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24",
+        "-s", f"{width}x{height}", "-r", "25", "-i", "-", "-c:v", "libx264", "-crf", "16",
+        "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path),
+    ]  # fmt: skip
+    pictures = (
+        frame.crop((0, 0, width, height)).tobytes()
+        for frame, stays in zip(frames, durations, strict=True)
+        for _ in range(max(1, round(stays / 40)))
+    )
+    done = subprocess.run(command, input=b"".join(pictures), capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()[-300:]
+        raise SettingError(f"MP4: ffmpeg failed ({said}): try GIF or WebP")
+
+
+def _ffmpeg() -> str:
+    """The ffmpeg of this machine, or the one that the package imageio-ffmpeg brings."""
+    found = shutil.which("ffmpeg")
+    if found:
+        return found
+    if importlib.util.find_spec("imageio_ffmpeg") is not None:
+        return importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    raise SettingError(
+        "MP4 needs ffmpeg, which is not on this machine: install it or the package "
+        "imageio-ffmpeg, or ask for GIF or WebP"
+    )

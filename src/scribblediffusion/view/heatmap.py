@@ -1,0 +1,249 @@
+"""Heat maps as pictures: coloured, laid over a picture, with a colour bar that has numbers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw
+
+from scribblediffusion.attention.trace import resize
+from scribblediffusion.errors import SettingError
+from scribblediffusion.view.colour import ColourMap, Ground, Scale, Theme, table, theme
+from scribblediffusion.view.typeset import width, write
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Picture = Image.Image | Array
+#: Height of a colour bar with its numbers.
+BAR_HEIGHT = 34
+
+
+@dataclass(frozen=True)
+class HeatStyle:
+    """How a map is drawn.
+
+    Attributes:
+        colours: "inferno", or "cividis" for the colour-blind.
+        opacity: 0 (the picture alone) to 1 (the map alone).
+        smooth: enlarged smoothly for the eye; otherwise each place is one square.
+    """
+
+    colours: ColourMap = "inferno"
+    opacity: float = 0.65
+    smooth: bool = True
+
+    def __post_init__(self) -> None:
+        table(self.colours)
+        if not 0 <= self.opacity <= 1:
+            raise SettingError(f"opacity {self.opacity}: from 0 (picture) to 1 (map)")
+
+    def note(self, grid: tuple[int, int]) -> str:
+        """How the map was enlarged: "32 by 32 map, smoothly enlarged"."""
+        how = "smoothly enlarged" if self.smooth else "at its true resolution"
+        return f"{grid[1]} by {grid[0]} map, {how}"
+
+
+def as_image(picture: Picture, size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture as RGB image of `size` (width, height).
+
+    Args:
+        picture: an image, or uint8 `[H, W]` or `[H, W, 3]`.
+        size: what it is enlarged or reduced to; its own unless told.
+
+    Raises:
+        SettingError: an array of another type or shape.
+    """
+    if not isinstance(picture, Image.Image):
+        array = np.asarray(picture)
+        if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+            raise SettingError(
+                f"picture of {array.dtype} {array.shape}: give uint8 [H, W] or [H, W, 3]"
+            )
+        picture = Image.fromarray(np.ascontiguousarray(array))
+    picture = picture.convert("RGB") if picture.mode != "RGB" else picture
+    if size is None or picture.size == size:
+        return picture
+    enlarging = size[0] >= picture.width
+    return picture.resize(size, Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX)
+
+
+@functools.lru_cache(maxsize=64)
+def _cubic(source: int, target: int) -> Array:
+    """Weights `[target, source]` of cubic interpolation (Keys 1981, a = −½), edges repeated."""
+    at = (np.arange(target) + 0.5) * source / target - 0.5
+    left = np.floor(at).astype(int)
+    matrix = np.zeros((target, source), np.float32)
+    for offset in (-1, 0, 1, 2):
+        d = np.abs(at - (left + offset))
+        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        column = (left + offset).clip(0, source - 1)
+        np.add.at(matrix, (np.arange(target), column), np.where(d <= 1, near, far))
+    matrix.setflags(write=False)
+    return matrix
+
+
+def enlarged(values: Array, size: tuple[int, int], smooth: bool = True) -> Array:
+    """A map `[H, W]` as float32 `[height, width]` of `size` (width, height).
+
+    Smooth enlargement is cubic and kept within the map's own range; otherwise each place is one
+    square (and a map that is larger than `size` is reduced by area).
+    """
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    rows, columns = values.shape
+    width_, height = size
+    if width_ < columns or height < rows:
+        return resize(values, height, width_)
+    if not smooth:
+        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
+    large = _cubic(rows, height) @ values @ _cubic(columns, width_).T
+    return np.clip(large, values.min(), values.max(), out=large)
+
+
+def coloured(
+    values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle | None = None
+) -> Image.Image:
+    """A map `[H, W]` as RGB image of `size` (width, height), coloured by `scale`."""
+    style = style or HeatStyle()
+    levels = enlarged(values, size, style.smooth) * np.float32(255 / scale.top)
+    image = Image.fromarray(np.minimum(levels, 255).astype(np.uint8))
+    image.putpalette(table(style.colours).tobytes())
+    return image.convert("RGB")
+
+
+def blended(
+    values: Array,
+    picture: Picture | None,
+    scale: Scale,
+    size: tuple[int, int],
+    style: HeatStyle | None = None,
+    sketch: Picture | None = None,
+) -> Image.Image:
+    """A map over a picture, without any text; the sketch's lines over both in white.
+
+    Args:
+        values: `[H, W]`.
+        picture: what lies below; None draws the map alone.
+        scale: which number is which colour.
+        size: (width, height).
+        style: how it is drawn.
+        sketch: dark lines on light paper, drawn over on request.
+    """
+    style = style or HeatStyle()
+    image = coloured(values, size, scale, style)
+    if picture is not None:
+        image = Image.blend(as_image(picture, size), image, style.opacity)
+    if sketch is not None:
+        lines = ImageChops.invert(as_image(sketch, size).getchannel(0))
+        image.paste((255, 255, 255), mask=lines.point([v * 4 // 5 for v in range(256)]))
+    return image
+
+
+def overlay(
+    values: Array,
+    picture: Picture | None = None,
+    *,
+    view: Literal["heat_map", "attention"] = "heat_map",
+    title: str = "",
+    scale: Scale | None = None,
+    style: HeatStyle | None = None,
+    sketch: Picture | None = None,
+    size: int = 512,
+    bar: bool = True,
+    ground: Ground = "light",
+) -> Image.Image:
+    """A map over a picture, with a title, a colour bar and a note on its resolution.
+
+    Args:
+        values: `[H, W]` from `trace.word`, `trace.region` or `trace.stream`.
+        picture: what lies below, or None.
+        view: which view `values` is: decides how the numbers of the bar read.
+        title: a line above, usually the word.
+        scale: a shared scale; its own (from 0 to its highest value) unless given.
+        style: colours, opacity, enlargement.
+        sketch: drawn over in white, where given.
+        size: the longer side of the picture in pixels.
+        bar: with title, colour bar and note; False gives the picture alone.
+        ground: "light" or "dark".
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        SettingError: a map of another shape, or an option out of range.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0:
+        raise SettingError(f"map of shape {values.shape}: give one map [H, W]")
+    style = style or HeatStyle()
+    made = Scale.of_heat if view == "heat_map" else Scale.of_attention
+    scale = scale or made(values)
+    box = fitted_box(_shape(values, picture), size)
+    image = blended(values, picture, scale, box, style, sketch)
+    if not bar:
+        return image
+    return _framed(image, values.shape, scale, style, title, theme(ground))
+
+
+def _shape(values: Array, picture: Picture | None) -> tuple[int, int]:
+    if picture is None:
+        return values.shape[1], values.shape[0]
+    if isinstance(picture, Image.Image):
+        return picture.size
+    return picture.shape[1], picture.shape[0]
+
+
+def fitted_box(shape: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(width, height) of the same proportions whose longer side is `longest`.
+
+    >>> fitted_box((768, 512), 300)
+    (300, 200)
+    """
+    factor = longest / max(shape)
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _framed(
+    image: Image.Image,
+    grid: Sequence[int],
+    scale: Scale,
+    style: HeatStyle,
+    title: str,
+    colours: Theme,
+) -> Image.Image:
+    margin, head = 16, 44 if title else 16
+    width_, height = max(image.width, 200), image.height
+    page = Image.new("RGB", (width_ + 2 * margin, head + height + 102), colours.ground)
+    draw = ImageDraw.Draw(page)
+    if title:
+        write(draw, (margin, 12), title, 20, colours.text, room=width_)
+    page.paste(image, (margin + (width_ - image.width) // 2, head))
+    colour_bar(page, (margin, head + height + 12), width_, scale, style.colours, colours)
+    for line, note in enumerate((scale.unit, style.note((grid[0], grid[1])))):
+        at = (margin, head + height + 52 + 20 * line)
+        write(draw, at, note, 13, colours.muted, room=width_)
+    return page
+
+
+def colour_bar(
+    page: Image.Image,
+    at: tuple[int, int],
+    length: int,
+    scale: Scale,
+    colours: str,
+    ground: Theme,
+    size: int = 13,
+) -> None:
+    """Draws a horizontal colour bar with numbers, `BAR_HEIGHT` high."""
+    x, y = at
+    strip = Image.fromarray(np.ascontiguousarray(table(colours)[None]))
+    page.paste(strip.resize((length, 12), Image.Resampling.NEAREST), (x, y))
+    draw = ImageDraw.Draw(page)
+    for fraction, text in scale.ticks(4 if length > 180 else 2):
+        tick = x + round(fraction * (length - 1))
+        half = width(text, size) / 2
+        draw.line([(tick, y + 12), (tick, y + 15)], fill=ground.muted)
+        centre = min(max(tick, x + half), x + length - half)
+        write(draw, (centre, y + 17), text, size, ground.muted, anchor="ma")
