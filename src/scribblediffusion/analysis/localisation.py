@@ -1,0 +1,179 @@
+"""Does a map find its object? Three measures against a mask, each beside chance and a control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import hypergeom, rankdata
+
+from scribblediffusion.analysis.printing import Printed, Table
+from scribblediffusion.analysis.subjects import StepMaps, Subject, find_subject, words_of
+from scribblediffusion.attention.trace import AttentionTrace, Region, Word, resize
+from scribblediffusion.errors import NoHeatMapError, SettingError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How well a map fits a mask.
+
+    Attributes:
+        pointing: pointing game: 1 if the map's highest place lies on the object, else 0 (a
+            share where several places are highest; a mean where several maps were measured).
+        iou: intersection over union with as many of the highest places as the object has.
+        auc: chance that a place on the object is higher than one off it (ties count half).
+    """
+
+    pointing: float
+    iou: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class Localisation(Printed):
+    """The measures of one map, what blind chance would give, and what other words' maps give.
+
+    Attributes:
+        name: whose map.
+        area: share of the places that the object covers.
+        measured: of the map itself.
+        chance: expected of a map in random order: `area`, the mean IoU of two random sets of the
+            object's size, and 0.5.
+        control: mean of the other words' maps against the same mask (the shuffled token);
+            None where there is no other word.
+        controls: how many maps that is.
+    """
+
+    name: str
+    area: float
+    measured: Measures
+    chance: Measures
+    control: Measures | None
+    controls: int
+
+    def table(self) -> Table:
+        """Measured, chance and control."""
+        lines = [("measured", self.measured), ("chance", self.chance)]
+        if self.control is not None:
+            lines.append((f"other words ({self.controls})", self.control))
+        rows = [(n, f"{m.pointing:.2f}", f"{m.iou:.3f}", f"{m.auc:.3f}") for n, m in lines]
+        notes = [f"the object covers {100 * self.area:.1f} % of the places"]
+        if self.control is None:
+            notes.append("no other word to compare with")
+        return Table(f"localisation of {self.name}", ("", "pointing", "IoU", "AUC"), rows, notes)
+
+
+def localise(
+    trace: AttentionTrace,
+    what: str | int | Word | Region | Subject,
+    mask: Array,
+    *,
+    occurrence: int = 0,
+    maps: StepMaps | None = None,
+) -> Localisation:
+    """Measures the heat map of a word over the whole run against the mask of its object.
+
+    Args:
+        trace: the run.
+        what: a word or phrase of the prompt, a `Region`, or a key.
+        mask: `[h, w]` over the whole picture, any size; true or non-zero is the object.
+        occurrence: which one of a repeated word.
+        maps: `StepMaps.read(trace)`, where it is at hand.
+
+    Raises:
+        UnknownWordError: the word is not in the prompt.
+        NoHeatMapError: it has no weight anywhere.
+        SettingError: the mask is empty, full, or not of two dimensions.
+    """
+    maps = maps or StepMaps.read(trace)
+    subject = find_subject(trace, what, occurrence)
+    others = [w for w in words_of(trace) if not set(w.keys) & set(subject.keys)]
+    controls = [heat for w in others if (heat := _heat_or_none(maps, w)) is not None]
+    return localise_map(maps.mean_heat(subject), mask, controls, name=subject.name)
+
+
+def localise_map(
+    heat: Array, mask: Array, controls: Sequence[Array] = (), *, name: str = "map"
+) -> Localisation:
+    """Measures one map against a mask, on the map's own grid.
+
+    Args:
+        heat: `[H, W]`.
+        mask: `[h, w]`, any size: a place is on the object where at least half of it is.
+        controls: maps of other tokens, `[H, W]` each.
+        name: what to call it.
+
+    Raises:
+        SettingError: the mask is empty, full, or not of two dimensions.
+    """
+    on = _on_grid(mask, heat.shape)
+    count, places = int(on.sum()), on.size
+    measured = [_measured(control, on) for control in controls]
+    return Localisation(
+        name=name,
+        area=count / places,
+        measured=_measured(heat, on),
+        chance=Measures(count / places, _chance_iou(count, places), 0.5),
+        control=_mean(measured) if measured else None,
+        controls=len(measured),
+    )
+
+
+def _heat_or_none(maps: StepMaps, subject: Subject) -> Array | None:
+    try:
+        return maps.mean_heat(subject)
+    except NoHeatMapError:
+        return None
+
+
+def _on_grid(mask: Array, shape: tuple[int, ...]) -> Array:
+    """The places at least half covered; of a smaller object, the place that it covers most."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.any():
+        raise SettingError(
+            f"mask of shape {mask.shape} with {int((mask != 0).sum())} pixels on the object: "
+            "give [height, width] with at least one"
+        )
+    cover = resize((mask != 0).astype(np.float64), *shape)
+    on = cover >= 0.5 if (cover >= 0.5).any() else cover == cover.max()
+    if on.all():
+        raise SettingError("the mask covers every place of the map: there is nothing off it")
+    return on
+
+
+def _measured(heat: Array, on: Array) -> Measures:
+    values, inside = np.asarray(heat, np.float64).ravel(), on.ravel()
+    count = int(inside.sum())
+    top = values == values.max()
+    ranks = rankdata(values)
+    below = ranks[inside].sum() - count * (count + 1) / 2
+    return Measures(
+        pointing=float(inside[top].mean()),
+        iou=_iou(values, inside, count),
+        auc=float(below / (count * (inside.size - count))),
+    )
+
+
+def _iou(values: Array, inside: Array, count: int) -> float:
+    """With the `count` highest places; where places tie for the last seats they share them."""
+    threshold = np.sort(values)[-count]
+    above, tied = values > threshold, values == threshold
+    seats = (count - above.sum()) / tied.sum()
+    common = inside[above].sum() + seats * inside[tied].sum()
+    return float(common / (2 * count - common))
+
+
+def _chance_iou(count: int, places: int) -> float:
+    """Mean IoU of the object with a random set of its size: hypergeometric intersection."""
+    common = np.arange(count + 1)
+    odds = np.asarray(hypergeom.pmf(common, places, count, count))
+    return float((odds * common / (2 * count - common)).sum())
+
+
+def _mean(measures: Sequence[Measures]) -> Measures:
+    columns = zip(*((m.pointing, m.iou, m.auc) for m in measures), strict=True)
+    return Measures(*(float(np.mean(column)) for column in columns))
