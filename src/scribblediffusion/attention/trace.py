@@ -706,13 +706,11 @@ class AttentionTrace:
                 raise NotRecordedError(
                     f"head {head}: layer {grid.name} has heads 0–{grid.heads - 1}"
                 )
-            maps = [
-                _decode((a[picture] if head is None else a[picture, head : head + 1])[:, columns])
-                .sum(axis=1, dtype=np.float64)
-                .mean(axis=0)
-                for a in there
-            ]
-            one = (sum(maps) / len(maps)).reshape(grid.height, grid.width)
+            one = np.zeros(grid.places)
+            for a in there:
+                heads = a[picture] if head is None else a[picture, head : head + 1]
+                one += _decode(heads[:, columns]).sum(axis=1, dtype=np.float64).mean(axis=0)
+            one = (one / len(there)).reshape(grid.height, grid.width)
             total += resize(one, largest.height, largest.width)
         return total / len(positions)
 

@@ -1,0 +1,295 @@
+"""Which prompt each row of the guidance batch came from, told by the embeddings themselves.
+
+Hooks on the text encoders note the token numbers that go in and a few channels of every hidden
+state that comes out. A row of the denoiser's condition belongs to the prompt whose states it
+repeats; which of its positions repeat which token gives each key its token. So neither the order
+of the batch (which differs between pipelines) nor the number of encoders has to be known. A text
+is believed only if the tokenizer makes these very numbers of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scribblediffusion.attention.layout import prompt_record
+from scribblediffusion.attention.records import Prompt, Token
+from scribblediffusion.prompt import Reading, read
+
+#: Channels of a hidden state that are kept to know it again.
+_CHANNELS = 16
+#: Encoder calls that are remembered.
+_CALLS = 24
+
+
+@dataclass
+class Encoded:
+    """One call of a text encoder.
+
+    Attributes:
+        encoder: Its name in the pipeline, ``text_encoder_2``.
+        ids: ``[B, S]`` token numbers.
+        states: Leading channels ``[B, S, ≤16]`` of every hidden state seen.
+        readings: The prompt of each row, read by the tokenizer that belongs to the encoder.
+        wanted: Of each row, whether it is a prompt (True), a negative one (False) or unclear.
+        run: Number of the run that it was made for.
+        first: Whether it was the encoder's first call for that run: pipelines encode the prompt
+            before the negative one.
+    """
+
+    encoder: str
+    ids: Tensor
+    states: list[Tensor] = field(default_factory=list)
+    readings: list[Reading | None] = field(default_factory=list)
+    wanted: list[bool | None] = field(default_factory=list)
+    run: int = 0
+    first: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row of the condition turned out to be.
+
+    Attributes:
+        prompt: Tokens and words by key; `named` is False if no encoder call fits.
+        positive: True for a prompt, False for a negative one or for zeros, None if both fit or
+            nothing was there to compare with.
+    """
+
+    prompt: Prompt
+    positive: bool | None
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A row of an encoder call, and the key of each of its tokens (key → position)."""
+
+    call: Encoded
+    row: int
+    where: dict[int, int]
+
+
+class EncoderWatch:
+    """Hooks on the text encoders of a pipeline, and what they saw."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self._calls: list[Encoded] = []
+        self._open: dict[str, Encoded] = {}
+        self._run = 0
+        self._run_began = False
+
+    def attach(self, stack: ExitStack) -> None:
+        """Register the hooks of every ``text_encoder…`` component; the stack removes them."""
+        for name, encoder, tokenizer in _encoders(self._pipe):
+            begin = _Begin(self, name, tokenizer)
+            end = _End(self, name)
+            stack.callback(encoder.register_forward_pre_hook(begin, with_kwargs=True).remove)
+            stack.callback(encoder.register_forward_hook(end).remove)
+            for path, module in encoder.named_modules():
+                # Skipped layers are normed by a call of this module from outside the encoder.
+                if path.endswith("final_layer_norm") and "encoder." not in f"{path}.":
+                    stack.callback(module.register_forward_hook(end).remove)
+
+    def begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
+        """An encoder was called with these token numbers."""
+        self._run += self._run_began
+        self._run_began = False
+        known = [c for c in self._calls if c.run == self._run and c.encoder == name]
+        texts, negatives = _texts_in_sight(self._pipe)
+        call = Encoded(name, ids, run=self._run, first=not known)
+        for row in ids.tolist():
+            reading = None if tokenizer is None else read(tokenizer, row, [*texts, *negatives])
+            call.readings.append(reading)
+            text = None if reading is None else reading.text
+            in_both = (text in texts) == (text in negatives)
+            call.wanted.append(None if in_both else text in texts)
+        self._open[name] = call
+        self._calls = [*self._calls, call][-_CALLS:]
+
+    def ends(self, name: str, output: Any) -> None:
+        """An encoder, or its last norm, gave hidden states."""
+        call = self._open.get(name)
+        if call is None:
+            return
+        for state in _states(output):
+            if state.ndim == 3 and state.shape[:2] == call.ids.shape:
+                call.states.append(state[..., :_CHANNELS].detach().float())
+
+    def run_begins(self) -> None:
+        """The denoiser is at work: encoder calls from now on are for the next run."""
+        self._run_began = True
+
+    def rows(self, condition: Tensor) -> list[Row]:
+        """Every row of a condition ``[B, T, C]``."""
+        return [self._row(row) for row in condition.detach()[..., :_CHANNELS].float()]
+
+    def _row(self, row: Tensor) -> Row:
+        """The best fitting encoder calls of one row, one for each encoder, newest run first."""
+        for run in sorted({call.run for call in self._calls}, reverse=True):
+            best: dict[str, _Fit] = {}
+            wanted: set[bool] = set()
+            calls: set[int] = set()
+            for fit in self._fits(row, run):
+                clear = fit.call.wanted[fit.row]
+                wanted.add(fit.call.first if clear is None else clear)
+                calls.add(id(fit.call))
+                known = best.get(fit.call.encoder)
+                if known is None or len(fit.where) > len(known.where):
+                    best[fit.call.encoder] = fit
+            if best:
+                record = _record(list(best.values()), row.shape[0])
+                # Two calls of one encoder with the same result: prompt and negative are equal.
+                clear = len(wanted) == 1 and len(calls) == len(best)
+                return Row(record, wanted.pop() if clear else None)
+        return Row(Prompt(named=False), False if self._calls else None)
+
+    def _fits(self, row: Tensor, run: int) -> Iterator[_Fit]:
+        """Rows of encoder calls whose states the condition repeats, nearly all of them."""
+        for call in (c for c in self._calls if c.run == run):
+            for j in range(call.ids.shape[0]):
+                where = _alignment(row, call, j)
+                if len(where) >= 0.9 * min(row.shape[0], call.ids.shape[1]):
+                    yield _Fit(call, j, where)
+
+
+class _Begin:
+    """Pre-hook of a text encoder."""
+
+    def __init__(self, watch: EncoderWatch, name: str, tokenizer: Any) -> None:
+        self._watch, self._name, self._tokenizer = watch, name, tokenizer
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point():
+            self._watch.begins(self._name, self._tokenizer, ids)
+
+
+class _End:
+    """Hook of a text encoder or of its last norm."""
+
+    def __init__(self, watch: EncoderWatch, name: str) -> None:
+        self._watch, self._name = watch, name
+
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self._watch.ends(self._name, output)
+
+
+def _encoders(pipe: Any) -> Iterator[tuple[str, nn.Module, Any]]:
+    """(name, text encoder, its tokenizer) of a pipeline."""
+    for suffix in ("", "_2", "_3", "_4"):
+        encoder = getattr(pipe, f"text_encoder{suffix}", None)
+        if isinstance(encoder, nn.Module):
+            yield f"text_encoder{suffix}", encoder, getattr(pipe, f"tokenizer{suffix}", None)
+
+
+def _states(output: Any) -> Iterator[Tensor]:
+    """Every hidden state of an encoder's output, the last one first."""
+    if isinstance(output, Tensor):
+        yield output
+        return
+    last = getattr(output, "last_hidden_state", None)
+    if isinstance(last, Tensor):
+        yield last
+    yield from getattr(output, "hidden_states", None) or ()
+    if isinstance(output, tuple):
+        yield from (x for x in output if isinstance(x, Tensor))
+
+
+def _texts_in_sight(pipe: Any) -> tuple[list[str], list[str]]:
+    """Prompts and negative prompts among the variables of the pipeline's calls that are running.
+
+    Read only, and only to be checked against the token numbers: a text that does not give the
+    numbers is never used.
+    """
+    texts: dict[str, None] = {}
+    negatives: dict[str, None] = {}
+    frame = sys._getframe(1)
+    while frame is not None:
+        values = frame.f_locals if frame.f_code.co_varnames[:1] == ("self",) else {}
+        if values.get("self") is pipe:
+            for name, value in values.items():
+                if "prompt" in name or "uncond" in name or name in ("text", "texts"):
+                    negative = "negative" in name or "uncond" in name
+                    # The outermost call has the last word: helpers call everything a prompt.
+                    for text in _strings(value):
+                        (texts if negative else negatives).pop(text, None)
+                        (negatives if negative else texts).setdefault(text)
+        frame = frame.f_back
+    return list(texts), list(negatives)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        yield from (x for x in value if isinstance(x, str))
+
+
+def _alignment(row: Tensor, call: Encoded, j: int) -> dict[int, int]:
+    """Key → token position, where the condition repeats a state of row `j`; the best state's."""
+    best: dict[int, int] = {}
+    for state in call.states:
+        width = min(row.shape[-1], state.shape[-1])
+        where = _aligned(row[:, :width], state[j, :, :width].to(row.device))
+        if len(where) > len(best):
+            best = where
+    return best
+
+
+def _aligned(row: Tensor, state: Tensor) -> dict[int, int]:
+    """Keys and tokens that agree, both in increasing order."""
+    size = state.abs().amax().clamp_min(1e-6)
+    equal = (torch.cdist(row, state, p=torch.inf) <= 5e-3 * size).tolist()
+    where: dict[int, int] = {}
+    last = -1
+    for key, hits in enumerate(equal):
+        after = next((p for p in range(last + 1, len(hits)) if hits[p]), None)
+        if after is not None:
+            where[key], last = after, after
+    return where
+
+
+def _record(found: Sequence[_Fit], length: int) -> Prompt:
+    """Tokens and words by key, from every encoder that gave keys; a key has one token."""
+    taken: set[int] = set()
+    readings: list[tuple[Reading, list[int]]] = []
+    for fit in found:
+        reading = fit.call.readings[fit.row]
+        own = {k: p for k, p in fit.where.items() if k not in taken}
+        if reading is None or not own:
+            continue
+        taken |= set(own)
+        readings.append(_with_keys(reading, own))
+    if not readings:
+        return Prompt(named=False)
+    prompt = prompt_record(readings)
+    numbered = tuple(Token(k, f"#{k}") for k in range(length) if k not in taken)
+    tokens = tuple(sorted(prompt.tokens + numbered, key=lambda t: t.key))
+    return Prompt(prompt.text, tokens, prompt.words, prompt.truncated)
+
+
+def _with_keys(reading: Reading, where: dict[int, int]) -> tuple[Reading, list[int]]:
+    """A reading with only the pieces that have a key, and those keys."""
+    key_of = {p: k for k, p in where.items()}
+    kept = [i for i in range(len(reading.pieces)) if i in key_of]
+    number = {i: n for n, i in enumerate(kept)}
+    words = tuple(
+        type(w)(
+            w.text,
+            tuple(number[i] for i in w.tokens if i in number),
+            w.occurrence,
+            w.start,
+            w.whole,
+        )
+        for w in reading.words
+    )
+    return Reading(reading.text, tuple(reading.pieces[i] for i in kept), words), [
+        key_of[i] for i in kept
+    ]

@@ -1,0 +1,306 @@
+"""One run as it grows: steps, records and checks, and the trace that they make."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scribblediffusion.attention import budget
+from scribblediffusion.attention.audit import TOLERANCES, Audit, LayerAudit
+from scribblediffusion.attention.branches import Branch
+from scribblediffusion.attention.budget import Plan
+from scribblediffusion.attention.families import Site
+from scribblediffusion.attention.records import CONDITION, Column, Layer, Prompt, Region, Step
+from scribblediffusion.attention.schedule import Position
+from scribblediffusion.attention.trace import AttentionTrace
+
+#: (layer, source): a layer has a record for the condition and one for each IP-Adapter.
+Name = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is fixed at the first denoiser call of a run.
+
+    Attributes:
+        sites: The layers, in the model's order.
+        grids: Layer → (height, width) of the model's places.
+        streams: Name → range of keys, as the trace numbers them: condition first.
+        columns: What is kept of the condition's softmax.
+        prompts: One for each picture.
+        regions: Sketch region → key.
+        picture_size: (height, width) in pixels, or None.
+        dtype: What the denoiser runs in.
+        samples: `Step.index` of the steps on which outputs are rebuilt.
+    """
+
+    sites: tuple[Site, ...]
+    grids: Mapping[str, tuple[int, int]]
+    streams: Mapping[str, range]
+    columns: tuple[Column, ...]
+    prompts: tuple[Prompt, ...]
+    regions: Mapping[Region, int]
+    picture_size: tuple[int, int] | None
+    dtype: str
+    samples: frozenset[int]
+
+
+@dataclass
+class Check:
+    """What was found wrong with one layer so far; tensors stay on the device."""
+
+    row_sum: Tensor | None = None
+    output: Tensor | None = None
+    produced: int = 0
+    failure: str = ""
+
+    def note_row_sum(self, record: Tensor) -> None:
+        """Keep the largest distance of a sum over columns from 1."""
+        worst = (record.sum(dim=2) - 1).abs().amax()
+        self.row_sum = worst if self.row_sum is None else torch.maximum(self.row_sum, worst)
+
+    def note_output(self, error: Tensor) -> None:
+        """Keep the largest relative error; a NaN stays."""
+        self.output = error if self.output is None else torch.maximum(self.output, error)
+
+
+class Shipment:
+    """The records of one step on their way to the host: one copy, and nobody waits for it."""
+
+    def __init__(self, records: Mapping[Name, Tensor]) -> None:
+        self._shapes = {name: record.shape for name, record in records.items()}
+        self._event = None
+        self._flat: Tensor | None = None
+        self._arrived: dict[Name, np.ndarray] | None = None
+        if not records:
+            self._arrived = {}
+        elif next(iter(records.values())).device.type == "cpu":
+            self._arrived = {name: record.numpy() for name, record in records.items()}
+        else:
+            self._send(torch.cat([record.flatten() for record in records.values()]))
+
+    def _send(self, flat: Tensor) -> None:
+        if flat.device.type == "cuda":
+            self._flat = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+            self._flat.copy_(flat, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._flat = flat.cpu()
+
+    def arrival(self) -> dict[Name, np.ndarray]:
+        """The records as arrays; waits for the copy if it has to."""
+        if self._arrived is None and self._flat is not None:
+            if self._event is not None:
+                self._event.synchronize()
+            # A copy out of pinned memory, which is scarce.
+            host, found, start = self._flat.numpy().copy(), {}, 0
+            for name, shape in self._shapes.items():
+                found[name] = host[start : start + shape.numel()].reshape(tuple(shape))
+                start += shape.numel()
+            self._arrived, self._flat = found, None
+        return self._arrived or {}
+
+
+@dataclass
+class Call:
+    """One recorded denoiser call while it goes on."""
+
+    step: Step
+    rows: tuple[int, ...]
+    batch: int
+    proved: bool
+    records: dict[Name, Tensor] = field(default_factory=dict)
+
+
+class Run:
+    """Everything that one run of the denoiser left behind."""
+
+    def __init__(self, timesteps: Any, thread: int) -> None:
+        self.timesteps = timesteps
+        self.threads = {thread}
+        self.first: Position | None = None
+        self.last: Position | None = None
+        self.last_given: float | None = None
+        self.calls = 0
+        self.counted = 0
+        self.complete = False
+        self.ended = False
+        self.frame: Frame | None = None
+        self.plan: Plan | None = None
+        self.checks: dict[str, Check] = {}
+        self.adapters: dict[Name, tuple[int, float]] = {}
+        self.settings: Mapping[str, Any] = {}
+        self.asked: tuple[str, ...] = ()
+        self.pictures: tuple[np.ndarray, ...] = ()
+        self.sketch: np.ndarray | None = None
+        self.previews: list[np.ndarray] = []
+        self.proved: list[int] = []
+        self._steps: list[Step] = []
+        self._records: list[dict[Name, np.ndarray]] = []
+        self._pending: Shipment | None = None
+        self._kept_calls = 0
+        self.lock = threading.RLock()
+
+    @property
+    def recorded(self) -> int:
+        """Denoiser calls that were recorded."""
+        return self._kept_calls
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all records so far."""
+        with self.lock:
+            self._settle()
+            return sum(a.nbytes for step in self._records for a in step.values())
+
+    def finish(self, call: Call, room: int) -> None:
+        """Take over the records of a call that ended."""
+        with self.lock:
+            self._settle()
+            for name in {name for name, _ in call.records}:
+                self.checks[name].produced += 1
+            self._kept_calls += 1
+            if call.proved:
+                self.proved.append(call.step.index)
+            stride = 1 if self.plan is None else self.plan.stride
+            if call.step.index % stride == 0:
+                self._steps.append(call.step)
+                self._pending = Shipment(call.records)
+                self._make_room(call, room)
+
+    def _make_room(self, call: Call, room: int) -> None:
+        """Thin what is there already if the run is longer or larger than was foreseen."""
+        size = sum(r.nelement() * r.element_size() for r in call.records.values())
+        held = sum(a.nbytes for step in self._records for a in step.values())
+        while held + size > room and self.plan is not None:
+            thinner = self.plan.thinner()
+            if thinner is None:
+                return
+            self._settle()
+            self._thin(self.plan, thinner)
+            self.plan = thinner
+            held, size = sum(a.nbytes for step in self._records for a in step.values()), 0
+
+    def _thin(self, old: Plan, new: Plan) -> None:
+        """Bring every stored record down to a thinner plan."""
+        kept = [i for i, step in enumerate(self._steps) if step.index % new.stride == 0]
+        mean = old.every_head and not new.every_head
+        self._steps = [self._steps[i] for i in kept]
+        self._records = [
+            {
+                name: budget.thin(record, old.grids[name[0]], new.grids[name[0]], mean)
+                for name, record in self._records[i].items()
+            }
+            for i in kept
+        ]
+
+    def _settle(self) -> None:
+        """Let the step that is on its way arrive."""
+        if self._pending is not None:
+            self._records.append(self._pending.arrival())
+            self._pending = None
+
+    def trace(self, branch: Branch, model: str, *, newest: bool = False) -> AttentionTrace:
+        """All that there is, or the newest finished step alone."""
+        with self.lock:
+            self._settle()
+            some = slice(-1, None) if newest else slice(None)
+            steps, records = self._steps[some], self._records[some]
+            plan, frame = self.plan, self.frame
+            if frame is None or plan is None:
+                raise RuntimeError("a run without a first call has no trace")
+            layers = self._layers(frame, plan, records)
+            number = {name: i for i, name in enumerate(layers)}
+            pictures, previews = self.pictures, list(self.previews)
+        prompts = frame.prompts
+        if len(self.asked) == len(prompts):
+            prompts = tuple(
+                replace(p, text=text) for p, text in zip(prompts, self.asked, strict=True)
+            )
+        return AttentionTrace(
+            records={
+                (i, number[name]): record
+                for i, step in enumerate(records)
+                for name, record in step.items()
+            },
+            steps=tuple(steps),
+            layers=tuple(layers.values()),
+            columns={CONDITION: frame.columns} | self._adapter_columns(),
+            streams=frame.streams,
+            prompts=prompts,
+            regions=frame.regions,
+            branch=branch,
+            heads="all" if plan.every_head else "mean",
+            audit=self.audit(),
+            thinned=plan.thinned,
+            settings=self.settings,
+            versions=versions(model),
+            picture_size=pictures[0].shape[:2] if pictures else frame.picture_size,
+            pictures=pictures,
+            sketch=self.sketch,
+            previews=np.stack(previews) if previews else None,
+            complete=self.complete,
+        )
+
+    def _layers(
+        self, frame: Frame, plan: Plan, records: list[dict[Name, np.ndarray]]
+    ) -> dict[Name, Layer]:
+        """The layers that gave records, in the model's order, adapters behind their layer."""
+        there = {name for step in records for name in step}
+        keys = max((r.stop for r in frame.streams.values()), default=0)
+        made: dict[Name, Layer] = {}
+        for site in frame.sites:
+            height, width = plan.grids[site.name]
+            own = frame.grids[site.name]
+            thinned = None if own == (height, width) else own
+            layer = Layer(site.name, site.heads, height, width, keys, thinned_from=thinned)
+            for name in sorted(n for n in there if n[0] == site.name and n[1] != CONDITION):
+                size, scale = self.adapters[name]
+                made[name] = replace(layer, keys=size, source=name[1], adapter_scale=scale)
+            if (site.name, CONDITION) in there:
+                made[site.name, CONDITION] = layer
+        order = {site.name: i for i, site in enumerate(frame.sites)}
+        ranked = sorted(made, key=lambda n: (order[n[0]], n[1] != CONDITION, n[1]))
+        return {name: made[name] for name in ranked}
+
+    def _adapter_columns(self) -> dict[str, tuple[Column, ...]]:
+        sizes = {source: size for (_, source), (size, _) in self.adapters.items()}
+        return {s: tuple(Column(s, key) for key in range(n)) for s, n in sizes.items()}
+
+    def audit(self) -> Audit | None:
+        """The checks so far; None before the first call."""
+        if self.frame is None:
+            return None
+        expected = self.recorded
+        layers = tuple(
+            LayerAudit(
+                name,
+                row_sum_error=0.0 if check.row_sum is None else check.row_sum.item(),
+                output_error=None if check.output is None else check.output.item(),
+                produced=check.produced,
+                expected=expected,
+            )
+            for name, check in self.checks.items()
+        )
+        dtype = self.frame.dtype
+        tolerance = TOLERANCES.get(dtype, TOLERANCES["bfloat16"])
+        return Audit(layers, dtype, tolerance, tuple(sorted(set(self.proved))))
+
+
+def versions(model: str) -> dict[str, str]:
+    """Names and versions of what made a trace."""
+    found = {"model": model}
+    for name in ("scribblediffusion", "diffusers", "transformers", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,147 @@
+"""Where a denoiser call stands in its run, read from the scheduler that runs it.
+
+A call is placed by the scheduler's own index, never by the timestep's value: Heun and PNDM
+repeat timesteps, and FLUX gives its model t/1000. Noise remaining is b/(a+b) for a sample
+a·image + b·noise:
+
+- flow matching, or flow sigmas in any scheduler: a = 1 − σ, b = σ, so it is σ;
+- Euler, Heun, DPM-Solver … (σ = b/a): σ/(1 + σ);
+- DDPM, DDIM, PNDM, LCM … (ᾱ): a = √ᾱ, b = √(1 − ᾱ);
+- any other scheduler: not known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scribblediffusion.attention.records import Step
+
+#: Schedulers whose sigma is b/a, variance preserving ones (which keep the ratio) included.
+_RATIO_SIGMA = {
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "SASolverScheduler",
+    "EDMEulerScheduler",
+    "EDMDPMSolverMultistepScheduler",
+}
+#: Schedulers that are described by the cumulative product of alphas at the timestep.
+_ALPHAS = {
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "PNDMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+}
+
+
+@dataclass(frozen=True)
+class Position:
+    """A denoiser call's place in its run.
+
+    Attributes:
+        order: The scheduler's running number of the call; None if it keeps none.
+        step: The sampling step that the call belongs to, from the start of the whole schedule.
+        call: Which call of that step.
+    """
+
+    order: int | None
+    step: int
+    call: int
+
+
+def position(scheduler: Any, seen: int) -> Position:
+    """The place of the call that is about to be made.
+
+    Args:
+        scheduler: The scheduler of the run, or None.
+        seen: Calls of the run that were counted before this one; used where the scheduler keeps
+            no index of its own (DDIM, DDPM).
+    """
+    if hasattr(scheduler, "step_index"):
+        order = scheduler.step_index
+        order = getattr(scheduler, "begin_index", None) if order is None else order
+        order = int(order or 0)
+        if getattr(scheduler, "order", 1) == 2:  # Heun and its kind: 2n − 1 calls for n steps
+            return Position(order, order // 2, order % 2)
+        return Position(order, order, 0)
+    if hasattr(scheduler, "plms_timesteps"):
+        return _pndm(scheduler)
+    return Position(None, seen, 0)
+
+
+def _pndm(scheduler: Any) -> Position:
+    """PNDM: four calls for each Runge-Kutta step, or two for the first linear multistep."""
+    counter = int(scheduler.counter)
+    if scheduler.config.skip_prk_steps:
+        return Position(counter, max(counter - 1, 0), int(counter == 1))
+    warm = len(scheduler.prk_timesteps)
+    if counter < warm:
+        return Position(counter, counter // 4, counter % 4)
+    return Position(counter, warm // 4 + counter - warm, 0)
+
+
+def total_calls(scheduler: Any) -> int | None:
+    """Denoiser calls that the schedule holds in all, or None if there is no schedule."""
+    timesteps = getattr(scheduler, "timesteps", None)
+    return None if timesteps is None else len(timesteps)
+
+
+def describe(scheduler: Any, place: Position, first: Position, given: float | None) -> Step:
+    """The call as a `Step`, counted from the first call of the run.
+
+    Args:
+        scheduler: The scheduler of the run, or None.
+        place: Where the call stands.
+        first: Where the first call of the run stood (image-to-image begins in the middle).
+        given: The timestep that the denoiser was given.
+    """
+    timestep = given
+    timesteps = getattr(scheduler, "timesteps", None)
+    if place.order is not None and timesteps is not None and place.order < len(timesteps):
+        timestep = float(timesteps[place.order])
+    sigma = _sigma(scheduler, place)
+    noise = _noise_remaining(scheduler, sigma, timestep)
+    return Step(place.step - first.step, place.call, timestep, sigma, noise)
+
+
+def _sigma(scheduler: Any, place: Position) -> float | None:
+    """The scheduler's noise level at a call, the half-way level in a second call."""
+    if place.order is None:
+        return None
+    sigmas = getattr(scheduler, "sigmas", None)
+    if place.call:
+        halfway = getattr(scheduler, "mid_point_sigma", None)  # DPMSolverSDE, while it steps
+        if halfway is not None:
+            return float(halfway)
+        sigmas = getattr(scheduler, "sigmas_interpol", sigmas)  # KDPM2
+    if sigmas is None or place.order >= len(sigmas):
+        return None
+    return float(sigmas[place.order])
+
+
+def _noise_remaining(scheduler: Any, sigma: float | None, timestep: float | None) -> float | None:
+    names = {cls.__name__ for cls in type(scheduler).__mro__}
+    flow = any(name.startswith("FlowMatch") for name in names)
+    if sigma is not None and (flow or getattr(scheduler.config, "use_flow_sigmas", False)):
+        return min(max(sigma, 0.0), 1.0)
+    if sigma is not None and names & _RATIO_SIGMA:
+        return sigma / (1 + sigma)
+    if timestep is not None and names & _ALPHAS:
+        alphas = scheduler.alphas_cumprod
+        if 0 <= timestep < len(alphas):
+            alpha = float(alphas[int(timestep)])
+            image, noise = alpha**0.5, (1 - alpha) ** 0.5
+            return noise / (image + noise)
+    return None

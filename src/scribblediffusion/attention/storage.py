@@ -1,0 +1,254 @@
+"""A trace as one safetensors file: written whole or not at all, and never read wrong.
+
+The file holds the tensors ``attention/<step>/<layer>`` (``[batch, heads, columns, places]``) and,
+if the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its header's metadata hold
+``schema``, ``header`` (JSON: everything else) and ``sha256``: the digest of the whole file with
+the digest's own 64 characters written as zeros. A file of which any byte was lost or changed is
+refused by name.
+
+Weights are stored as float16 (default; a relative error of at most 5e-4, and sums over keys within
+5e-4 of 1), float32 (exact), or ``u8-sqrt``: round(255·√p), a quarter of float32, with an error of
+at most 0.004. In float16 a weight below 3e-8 becomes 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialise
+
+from scribblediffusion.attention.audit import Audit, LayerAudit
+from scribblediffusion.attention.records import Column, Layer, Prompt, Region, Step, Token, Word
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import SettingError, TraceFileError
+
+#: Version of the file's layout; a reader refuses those it does not know.
+SCHEMA = 1
+_KIND = "scribblediffusion.trace"
+_BLANK = "0" * 64
+
+Dtype = Literal["float16", "float32", "u8-sqrt"]
+
+
+def save(trace: AttentionTrace, path: Path, *, dtype: Dtype = "float16") -> Path:
+    """Write a trace to a temporary file beside `path`, sync it, and rename it into place.
+
+    Args:
+        trace: What to keep.
+        path: The file; an old one is replaced in one step.
+        dtype: How weights are stored; see the module's docstring for the errors.
+
+    Returns:
+        The path.
+
+    Raises:
+        SettingError: An unknown dtype.
+        OSError: The disk is full, or the folder cannot be written; an old file stays whole.
+    """
+    data = to_bytes(trace, dtype=dtype)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    return path
+
+
+def load(path: Path) -> AttentionTrace:
+    """Read a trace; needs numpy and safetensors alone.
+
+    Raises:
+        TraceFileError: The file is damaged, cut off, not a trace, or of an unknown schema.
+        FileNotFoundError: There is no such file.
+    """
+    return from_bytes(path.read_bytes(), str(path))
+
+
+def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
+    """The whole file in memory."""
+    tensors = {
+        f"attention/{step}/{layer}": _encode(array, dtype)
+        for (step, layer), array in trace.records.items()
+    }
+    tensors |= {f"picture/{i}": picture for i, picture in enumerate(trace.pictures)}
+    if trace.sketch is not None:
+        tensors["sketch"] = trace.sketch
+    if trace.previews is not None:
+        tensors["previews"] = trace.previews
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(_header(trace), ensure_ascii=False, allow_nan=False)
+    metadata = {"kind": _KIND, "schema": str(SCHEMA), "header": text, "sha256": _BLANK}
+    data = serialise(tensors, metadata)
+    digest = hashlib.sha256(data).hexdigest()
+    return data.replace(_field(_BLANK), _field(digest), 1)
+
+
+def from_bytes(data: bytes, name: str = "trace") -> AttentionTrace:
+    """The inverse of `to_bytes`; `name` is for errors."""
+    metadata = _metadata(data, name)
+    if metadata.get("kind") != _KIND:
+        raise TraceFileError(f"{name}: a safetensors file, but not a saved attention trace")
+    digest = metadata.get("sha256", "")
+    blank = data.replace(_field(digest), _field(_BLANK), 1)
+    if hashlib.sha256(blank).hexdigest() != digest:
+        raise TraceFileError(
+            f"{name}: damaged (its content does not fit its sha256); take a copy or run again"
+        )
+    if metadata.get("schema") != str(SCHEMA):
+        raise TraceFileError(
+            f"{name}: schema {metadata.get('schema')}, this version reads {SCHEMA}; "
+            f"update scribblediffusion"
+        )
+    try:
+        return _rebuild(json.loads(metadata["header"]), parse(data))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TraceFileError(f"{name}: not readable as a trace: {error}") from error
+
+
+def _metadata(data: bytes, name: str) -> Mapping[str, str]:
+    """The metadata of a safetensors file, read by hand: the digest must be checked first."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > len(data) - 8:
+        raise TraceFileError(f"{name}: cut off, or not a safetensors file ({len(data)} bytes)")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        metadata = header["__metadata__"]
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise TypeError("metadata are not text")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TraceFileError(f"{name}: damaged, or not a saved trace: {error}") from error
+    return metadata
+
+
+def _field(digest: str) -> bytes:
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
+    weights = _as_float(array)
+    if dtype == "float32":
+        return weights
+    if dtype == "float16":
+        return weights.astype(np.float16)
+    if dtype == "u8-sqrt":
+        return np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
+    raise SettingError(f"dtype={dtype!r}: there are 'float16', 'float32' and 'u8-sqrt'")
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        root = array.astype(np.float32) / np.float32(255)
+        return root * root
+    return array.astype(np.float32)
+
+
+def _header(trace: AttentionTrace) -> dict[str, Any]:
+    """Everything but the arrays, as JSON values."""
+    return {
+        "steps": [asdict(step) for step in trace.steps],
+        "layers": [asdict(layer) for layer in trace.layers],
+        "columns": {s: [asdict(c) for c in columns] for s, columns in trace.columns.items()},
+        "streams": {name: [r.start, r.stop] for name, r in trace.streams.items()},
+        "prompts": [asdict(prompt) for prompt in trace.prompts],
+        "regions": [[r.level, r.row, r.column, key] for r, key in trace.regions.items()],
+        "audit": None if trace.audit is None else _plain(asdict(trace.audit)),
+        "branch": trace.branch,
+        "heads": trace.heads,
+        "thinned": list(trace.thinned),
+        "settings": dict(trace.settings),
+        "versions": dict(trace.versions),
+        "picture_size": trace.picture_size,
+        "complete": trace.complete,
+        "pictures": len(trace.pictures),
+    }
+
+
+def _plain(audit: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: they are written as text."""
+    for layer in audit["layers"]:
+        for name in ("row_sum_error", "output_error"):
+            value = layer[name]
+            if value is not None and not np.isfinite(value):
+                layer[name] = str(value)
+    return audit
+
+
+def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> AttentionTrace:
+    records = {}
+    for name, array in tensors.items():
+        if name.startswith("attention/"):
+            _, step, layer = name.split("/")
+            records[int(step), int(layer)] = array
+    pictures = range(header["pictures"])
+    return AttentionTrace(
+        records=dict(sorted(records.items())),
+        steps=tuple(Step(**step) for step in header["steps"]),
+        layers=tuple(_layer(layer) for layer in header["layers"]),
+        columns={s: tuple(Column(**c) for c in cs) for s, cs in header["columns"].items()},
+        streams={name: range(*ends) for name, ends in header["streams"].items()},
+        prompts=tuple(_prompt(prompt) for prompt in header["prompts"]),
+        regions={Region(*place): key for *place, key in header["regions"]},
+        branch=header["branch"],
+        heads=header["heads"],
+        audit=None if header["audit"] is None else _audit(header["audit"]),
+        thinned=tuple(header["thinned"]),
+        settings=header["settings"],
+        versions=header["versions"],
+        picture_size=header["picture_size"] and tuple(header["picture_size"]),
+        pictures=tuple(tensors[f"picture/{i}"] for i in pictures),
+        sketch=tensors.get("sketch"),
+        previews=tensors.get("previews"),
+        complete=header["complete"],
+    )
+
+
+def _layer(values: dict[str, Any]) -> Layer:
+    thinned = values["thinned_from"]
+    return Layer(**(values | {"thinned_from": thinned and tuple(thinned)}))
+
+
+def _prompt(values: dict[str, Any]) -> Prompt:
+    return Prompt(
+        values["text"],
+        tuple(Token(**token) for token in values["tokens"]),
+        tuple(Word(**(word | {"keys": tuple(word["keys"])})) for word in values["words"]),
+        tuple(values["truncated"]),
+        values["named"],
+    )
+
+
+def _audit(values: dict[str, Any]) -> Audit:
+    numbers = ("row_sum_error", "output_error")
+    layers = []
+    for layer in values["layers"]:
+        exact = {n: float(layer[n]) if isinstance(layer[n], str) else layer[n] for n in numbers}
+        layers.append(LayerAudit(**(layer | exact)))
+    names = {field.name for field in fields(Audit)}
+    rest = {name: values[name] for name in names - {"layers", "steps"}}
+    return Audit(layers=tuple(layers), steps=tuple(values["steps"]), **rest)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where folders can be synced."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
