@@ -58,8 +58,8 @@ class HeardSketch(Printed):
     regions: tuple[HeardRegion, ...]
 
     def leading(self, count: int = 5, *, drawn: bool = True) -> tuple[HeardRegion, ...]:
-        """The regions heard most; with `drawn`, of those that hold ink."""
-        kept = [r for r in self.regions if r.description.ink > 0 or not drawn]
+        """The regions heard most; with `drawn`, of those in which something can be seen."""
+        kept = [r for r in self.regions if r.description.features or not drawn]
         return tuple(kept[:count])
 
     def table(self) -> Table:

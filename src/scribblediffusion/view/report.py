@@ -1,0 +1,179 @@
+"""The analysis as one HTML file: nothing is fetched, every step can be gone through by hand.
+
+The maps travel as bytes on the shared colour scale (256 levels) and are coloured in the page by
+the same table as in the other views.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from scribblediffusion.analysis.printing import Printed
+from scribblediffusion.analysis.subjects import Subject
+from scribblediffusion.analysis.summary import RunSummary
+from scribblediffusion.view.colour import Scale, table, theme
+from scribblediffusion.view.evolution import subject_title
+from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
+from scribblediffusion.view.heatmap import as_image
+from scribblediffusion.view.typeset import png
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_PAGE = Path(__file__).with_name("report.html")
+#: At most this many sketch regions can be looked at in a report.
+REGIONS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Scrubbed:
+    """One word or region in the scrubber."""
+
+    title: str
+    kind: str
+    maps: Array
+    scale: Scale
+
+    def data(self) -> dict[str, Any]:
+        levels = (self.scale.fraction(self.maps) * 255).round().astype(np.uint8)
+        return {
+            "title": self.title,
+            "kind": self.kind,
+            "levels": base64.b64encode(levels.tobytes()).decode(),
+            "ticks": self.scale.ticks(),
+            "unit": self.scale.unit,
+        }
+
+
+def report_html(summary: RunSummary, style: FigureStyle | None = None) -> str:
+    """The report of one run as a self-contained HTML page.
+
+    Args:
+        summary: from `scribblediffusion.analysis.summary.summarise`.
+        style: ground, colour map and opacity.
+
+    Returns:
+        The page: figure, tables, and a scrubber for the steps. It asks the network for nothing.
+    """
+    style = style or FigureStyle()
+    colours = theme(style.ground)
+    trace = summary.trace
+    figure = png(figure_image(analysis_figure(summary, style)))
+    values = {
+        "title": escape(trace.prompt or "no prompt"),
+        "scheme": colours.name,
+        "figure": _data_url(figure, "image/png"),
+        "tables": "".join(_section(part) for part in _parts(summary)),
+        "audit": escape(summary.audit_line),
+        "data": _safe_json(_scrubber(summary, style)),
+        **{name: _css(getattr(colours, name)) for name in ("ground", "panel", "text", "muted")},
+        "accent": _css(colours.accent),
+    }
+    return Template(_PAGE.read_text(encoding="utf-8")).substitute(values)
+
+
+def save_report(
+    summary: RunSummary, path: str | os.PathLike[str], style: FigureStyle | None = None
+) -> Path:
+    """Writes the report, whole or not at all, and returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = report_html(summary, style)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
+        made = Path(folder) / path.name
+        made.write_text(page, encoding="utf-8")
+        os.replace(made, path)
+    return path
+
+
+def _parts(summary: RunSummary) -> Sequence[Printed]:
+    found = [summary, summary.concentrations, summary.balance, summary.heard]
+    return [part for part in found if part is not None]
+
+
+def _section(part: Printed) -> str:
+    return f"<section>{part.table().html}</section>"
+
+
+def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
+    trace, maps = summary.trace, summary.maps
+    height, width = maps.raw.shape[-2:]
+    pictures = [_shown(trace, step.index) for step in maps.steps]
+    size = trace.picture_size or (256, 256 * height // width)
+    return {
+        "size": [size[1], size[0]],
+        "grid": [width, height],
+        "smooth": style.heat.smooth,
+        "opacity": style.heat.opacity,
+        "colours": base64.b64encode(table(style.heat.colours).tobytes()).decode(),
+        "labels": [str(step) for step in maps.steps],
+        "subjects": [one.data() for one in _scrubbed(summary)],
+        "pictures": _each_once(pictures),
+        "sketch": None if trace.sketch is None else _webp(trace.sketch),
+    }
+
+
+def _shown(trace: Any, index: int) -> Array | None:
+    if trace.previews is not None and 0 <= index < len(trace.previews):
+        return trace.previews[index]
+    return trace.picture
+
+
+def _each_once(pictures: Sequence[Array | None]) -> list[str | None]:
+    """Data URLs; the finished picture, where it stands for all steps, is packed once."""
+    packed: dict[int, str] = {}
+    for picture in pictures:
+        if picture is not None and id(picture) not in packed:
+            packed[id(picture)] = _webp(picture)
+    return [None if p is None else packed[id(p)] for p in pictures]
+
+
+def _scrubbed(summary: RunSummary) -> list[_Scrubbed]:
+    """The words on one scale, then the regions heard most on another."""
+    words = list(summary.words)
+    heard = summary.heard.leading(REGIONS) if summary.heard is not None else ()
+    regions = [r.heard.subject for r in heard]
+    return [*_group(summary, words, "word"), *_group(summary, regions, "region")]
+
+
+def _group(summary: RunSummary, subjects: Sequence[Subject], kind: str) -> list[_Scrubbed]:
+    heat = []
+    for subject in subjects:
+        raw = summary.maps.of(subject)
+        mass = raw.sum(axis=(1, 2), keepdims=True)
+        if mass.all():
+            heat.append((subject, raw / mass))
+    if not heat:
+        return []
+    scale = Scale.of_heat(*(maps for _, maps in heat))
+    return [_Scrubbed(subject_title(s), kind, maps, scale) for s, maps in heat]
+
+
+def _webp(picture: Array) -> str:
+    buffer = io.BytesIO()
+    as_image(picture).save(buffer, "WEBP", quality=85, method=1)
+    return _data_url(buffer.getvalue(), "image/webp")
+
+
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _safe_json(data: Any) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _css(colour: tuple[int, int, int]) -> str:
+    return f"rgb({colour[0]}, {colour[1]}, {colour[2]})"
