@@ -8,8 +8,9 @@ in a `Cleaning` that travels with the sketch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -59,6 +60,21 @@ class Cleaning:
     method: Method = "threshold"
     threshold: float | None = None
     flattened: bool = False
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Cleaning:
+        """The cleaning that `dataclasses.asdict` made a record of, also after a way through JSON.
+
+        Raises:
+            SketchError: the record is not one of ours.
+        """
+        try:
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in record.items()
+            }
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise SketchError(f"not a record of a cleaning: {error}") from None
 
     def __str__(self) -> str:
         width, height = self.original_size

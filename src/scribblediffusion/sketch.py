@@ -68,12 +68,12 @@ REGIONS: tuple[Region, ...] = tuple(
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sketch:
     """A drawing as the model reads it: ink on a square, and where it has a say.
 
     Attributes:
-        ink: `[256, 256]` float32 in 0…1, 1 is ink; read-only.
+        ink: `[256, 256]` float32 in 0…1, 1 is ink, in steps of 1/255; read-only.
         cleaning: what was done to the image, or None for a blank sketch.
         mask: `[256, 256]` bool, True where the sketch has a say, or None for everywhere.
     """
@@ -84,12 +84,18 @@ class Sketch:
 
     def __post_init__(self) -> None:
         ink = np.array(self.ink, np.float32)
-        if ink.shape != (SIZE, SIZE) or not np.isfinite(ink).all() or np.ptp(ink) > 1:
+        if (
+            ink.shape != (SIZE, SIZE)
+            or not np.isfinite(ink).all()
+            or ink.min() < -0.01
+            or ink.max() > 1.01
+        ):
             raise SketchError(
                 f"ink must be [{SIZE}, {SIZE}] in 0…1; found {list(ink.shape)}; "
                 "use Sketch.from_image for any other image"
             )
-        object.__setattr__(self, "ink", _frozen(ink))
+        levels = np.round(255 * np.clip(ink, 0, 1))  # 8 bits, so that a saved sketch is the same
+        object.__setattr__(self, "ink", _frozen((levels / 255).astype(np.float32)))
         if self.mask is not None:
             object.__setattr__(self, "mask", _frozen(np.array(self.mask, bool)))
 
@@ -132,6 +138,26 @@ class Sketch:
     def blank(cls) -> Sketch:
         """No drawing at all."""
         return cls(np.zeros((SIZE, SIZE), np.float32))
+
+    @classmethod
+    def from_ink(
+        cls, image: Image.Image, *, cleaning: Cleaning | None = None, mask: np.ndarray | None = None
+    ) -> Sketch:
+        """The very sketch that `to_image` drew, bit for bit: nothing is cleaned.
+
+        Args:
+            image: black on white, mode "L", 256 × 256.
+            cleaning: what had been done to find the ink.
+            mask: bool `[256, 256]`, True where the sketch has a say.
+
+        Raises:
+            SketchError: of another size.
+        """
+        return cls((255 - np.asarray(image.convert("L"), np.float32)) / 255, cleaning, mask)
+
+    def __repr__(self) -> str:
+        where = "" if self.mask is None else f", {int(self.active.sum())} of 77 regions active"
+        return f"Sketch({100 * float(self.ink.mean()):.1f} % ink{where}; {self.cleaning})"
 
     @property
     def is_blank(self) -> bool:

@@ -1,0 +1,124 @@
+"""What a save writes: trace, pictures, sketch, and the record that lets a run be repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from scribblediffusion.gallery import manifest
+from scribblediffusion.gallery.run import IMAGE, MASK, RECORD, SKETCH, TRACE, read_record
+from scribblediffusion.sketch import Sketch
+
+if TYPE_CHECKING:
+    from scribblediffusion.attention.trace import AttentionTrace
+
+
+def fill(
+    place: Path,
+    trace: AttentionTrace | None,
+    picture: Image.Image | np.ndarray | None,
+    sketch: Sketch | Image.Image | np.ndarray | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write trace, picture and sketch into a folder, and put together what `run.json` will say."""
+    said = read_record(place) if (place / RECORD).is_file() else {}
+    if trace is not None:
+        trace.save(place / TRACE)
+    elif (place / TRACE).is_file():
+        from scribblediffusion.attention.trace import AttentionTrace
+
+        trace = AttentionTrace.load(place / TRACE)
+    record = record_of(trace) if trace is not None else {"prompt": "", "seed": None, "settings": {}}
+    merged = {**record["settings"], **said.pop("settings", {}), **plain(settings)}
+    record = {**record, **said, "settings": merged}
+    record["prompt"] = str(merged.get("prompt", record["prompt"]))
+    record["seed"] = merged.get("seed", record["seed"])
+    label = record["prompt"], record["seed"]
+    pictures = trace.pictures if trace is not None and picture is None else (picture,)
+    for number, image in enumerate(pictures, 1):
+        name = IMAGE if number == 1 else f"image-{number}.png"
+        if image is not None and not (place / name).is_file():
+            write_png(place / name, image, *label)
+    drawn = sketch if sketch is not None else trace.sketch if trace is not None else None
+    if drawn is not None and not (place / SKETCH).is_file():
+        record |= _write_sketch(place, drawn, *label)
+    return record
+
+
+def _write_sketch(
+    place: Path, sketch: Sketch | Image.Image | np.ndarray, prompt: str, seed: object
+) -> dict[str, Any]:
+    if not isinstance(sketch, Sketch):
+        write_png(place / SKETCH, sketch, prompt, seed)
+        return {}
+    write_png(place / SKETCH, sketch.to_image(), prompt, seed)
+    if sketch.mask is not None:
+        write_png(place / MASK, Image.fromarray(sketch.mask), prompt, seed)
+    cleaning = None if sketch.cleaning is None else plain(sketch.cleaning)
+    return {"sketch": {"cleaning": cleaning, "masked": sketch.mask is not None}}
+
+
+def copy(source: Path, place: Path) -> None:
+    """Copy the files of a folder, hidden ones and links not."""
+    for name, path in manifest.files(source):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place / name)
+
+
+def plain(value: Any) -> Any:
+    """Any value as JSON has them; what JSON cannot hold becomes its text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    return str(value)
+
+
+def record_of(trace: AttentionTrace) -> dict[str, Any]:
+    """What `run.json` keeps of a trace, so that a run can be found and repeated without it."""
+    settings = plain(trace.settings)
+    audit = trace.audit
+    return {
+        "prompt": trace.prompt,
+        "seed": settings.get("seed"),
+        "settings": settings,
+        "steps": plain(trace.steps),
+        "complete": trace.complete,
+        "picture_size": plain(trace.picture_size),
+        "versions": plain(trace.versions),
+        "audit": {"passed": audit.passed, "says": str(audit), **plain(audit)} if audit else None,
+    }
+
+
+def write_png(path: Path, image: Image.Image | np.ndarray, prompt: str, seed: object) -> None:
+    """An image as PNG that carries the prompt and the seed as text."""
+    text = PngImagePlugin.PngInfo()
+    told = {"Prompt": prompt, "Seed": "" if seed is None else str(seed)}
+    for key, value in {**told, "Software": "ScribbleDiffusion"}.items():
+        if value:
+            readable = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+            text.add_itxt(key, readable)
+    drawn = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    drawn.save(path, "PNG", pnginfo=text)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `run.json`; escapes keep any prompt, lone surrogates included."""
+    text = json.dumps(plain(record), indent=1, ensure_ascii=True)
+    (folder / RECORD).write_text(text + "\n", encoding="ascii")

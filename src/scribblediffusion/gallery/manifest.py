@@ -1,0 +1,164 @@
+"""Size and sha256 of every file of a run, so that damage is named and never read as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from scribblediffusion.errors import GalleryError
+
+NAME = "manifest.json"
+#: Bytes read at once.
+CHUNK = 1 << 20
+
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]*[A-Za-z0-9_-])?")
+_RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|COM\d|LPT\d)(?:\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a run.
+
+    Attributes:
+        run: the run's id, or the folder's name where the id is not known.
+        file: the file, relative to the run's folder.
+        what: what is wrong with it.
+    """
+
+    run: str
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.run}: {self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a file has to be: its size in bytes and its sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def is_safe(name: str) -> bool:
+    """Whether a relative name stays inside its folder, on every system."""
+    path = PurePosixPath(name)
+    return (
+        0 < len(name) <= 200
+        and str(path) == name
+        and all(_PART.fullmatch(p) and not _RESERVED.fullmatch(p) for p in path.parts)
+    )
+
+
+def digest(path: Path) -> Entry:
+    """Size and sha256 of a file."""
+    found, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+            size += len(chunk)
+    return Entry(size, found.hexdigest())
+
+
+def files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of every file of a run in order of name, hidden ones and the manifest not.
+
+    Raises:
+        GalleryError: a link, or a name that could leave the folder on some system.
+    """
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted([*names, *folders]):
+            path = Path(here, name)
+            if path.is_symlink():
+                raise GalleryError(f"{path} is a link; a run holds files only: copy it there")
+            relative = path.relative_to(folder).as_posix()
+            if name.startswith(".") or relative == NAME or path.is_dir():
+                continue
+            if not is_safe(relative):
+                raise GalleryError(
+                    f"{relative!r} cannot be the name of a file in a run; "
+                    "use letters, digits, dots, hyphens and underscores"
+                )
+            yield relative, path
+
+
+def dump(entries: Mapping[str, Entry]) -> bytes:
+    """The manifest as it is written; it carries its own sha256."""
+    listed = {k: {"size": e.size, "sha256": e.sha256} for k, e in sorted(entries.items())}
+    own = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
+    return (json.dumps({"format": 1, "files": listed, "sha256": own}, indent=1) + "\n").encode()
+
+
+def parse(content: bytes) -> dict[str, Entry]:
+    """The entries of a manifest.
+
+    Raises:
+        GalleryError: it is not what `dump` wrote: damaged, or of another version.
+    """
+    try:
+        listed = json.loads(content)["files"]
+        entries = {str(k): Entry(int(e["size"]), str(e["sha256"])) for k, e in listed.items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise GalleryError(f"{NAME} is damaged: not a manifest") from None
+    if dump(entries) != content:
+        raise GalleryError(f"{NAME} is damaged: its own sha256 differs")
+    unsafe = [name for name in entries if not is_safe(name)]
+    if unsafe:
+        raise GalleryError(f"{NAME} names a file outside the run: {unsafe[0]!r}")
+    return entries
+
+
+def write(folder: Path) -> dict[str, Entry]:
+    """Measure every file of a folder and write the manifest beside them."""
+    entries = {name: digest(path) for name, path in files(folder)}
+    (folder / NAME).write_bytes(dump(entries))
+    return entries
+
+
+def read(folder: Path) -> dict[str, Entry]:
+    """The entries of the manifest in a folder.
+
+    Raises:
+        GalleryError: missing or damaged.
+    """
+    try:
+        content = (folder / NAME).read_bytes()
+    except FileNotFoundError:
+        raise GalleryError(f"{NAME} is missing") from None
+    return parse(content)
+
+
+def wrong(path: Path, entry: Entry) -> str | None:
+    """What is wrong with a file, or None."""
+    try:
+        size = path.stat().st_size
+        if size != entry.size:
+            return f"has {size} bytes instead of {entry.size}"
+        return None if digest(path) == entry else "its sha256 differs: the content was altered"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def verify(folder: Path, run: str) -> tuple[Damage, ...]:
+    """Everything in a run's folder that is not as it was saved; empty if all is well."""
+    try:
+        entries = read(folder)
+        present = [name for name, _ in files(folder)]
+    except GalleryError as error:
+        return (Damage(run, NAME, str(error).removeprefix(f"{NAME} ")),)
+    except OSError as error:
+        return (Damage(run, NAME, f"cannot be read: {error.strerror}"),)
+    found = [(name, wrong(folder / name, entry)) for name, entry in entries.items()]
+    # Views are drawn on demand: one that is not listed (yet) is no damage.
+    strange = (n for n in present if n not in entries and not n.startswith("views/"))
+    found += [(name, "is not in the manifest") for name in strange]
+    return tuple(Damage(run, name, what) for name, what in found if what)

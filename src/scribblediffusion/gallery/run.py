@@ -1,0 +1,212 @@
+"""One run of the gallery: its names, its record `run.json`, and what is in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from ulid import ULID
+
+from scribblediffusion.cleaning import Cleaning
+from scribblediffusion.errors import GalleryError
+from scribblediffusion.gallery import manifest
+from scribblediffusion.sketch import Sketch
+
+if TYPE_CHECKING:
+    from scribblediffusion.attention.trace import AttentionTrace
+
+RECORD = "run.json"
+IMAGE = "image.png"
+SKETCH = "sketch.png"
+MASK = "mask.png"
+TRACE = "trace.safetensors"
+
+#: A day's folder, and a run's folder in it: time, slug, ULID.
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+FOLDER = re.compile(r"\d{6}-[a-z0-9-]{1,40}-([0-7][0-9A-HJKMNP-TV-Z]{25})")
+
+
+def new_id(seconds: float | None = None) -> str:
+    """A ULID of this time (Unix seconds; default now); 80 fresh random bits tell equal times apart.
+
+    The bits come from the system each time: two processes never share a sequence.
+    """
+    milliseconds = int(1000 * (time.time() if seconds is None else seconds))
+    stamp = min(max(milliseconds, 0), 2**48 - 1).to_bytes(6, "big")
+    return str(ULID(stamp + os.urandom(10)))
+
+
+def created_of(run_id: str) -> datetime:
+    """When a run was made, in local time, from its id."""
+    return datetime.fromtimestamp(ULID.from_str(run_id).milliseconds / 1000).astimezone()
+
+
+def slug(prompt: str) -> str:
+    """A prompt as part of a folder's name: a–z, 0–9 and single hyphens, 1 to 40 characters."""
+    plain = unicodedata.normalize("NFKD", prompt[:1000]).encode("ascii", "ignore").decode().lower()
+    return "-".join(re.findall(r"[a-z0-9]+", plain))[:40].strip("-") or "run"
+
+
+def folder_name(run_id: str, prompt: str, created: datetime) -> str:
+    """The folder of a run, relative to the gallery: day / time-slug-ULID."""
+    return f"{created:%Y-%m-%d}/{created:%H%M%S}-{slug(prompt)}-{run_id}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies in the gallery.
+
+    Attributes:
+        id: the ULID: the permalink; it never changes.
+        folder: where it is.
+        created: when it was made, with the offset of its place.
+        prompt: the prompt; empty where `run.json` is damaged.
+        seed: the seed, where it is a number.
+        damaged: True where `run.json` cannot be read; `Gallery.verify` says more.
+    """
+
+    id: str
+    folder: Path
+    created: datetime
+    prompt: str = ""
+    seed: int | None = None
+    damaged: bool = False
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        """The run in a folder whose name ends in a ULID.
+
+        Raises:
+            GalleryError: the name is none of a run.
+            FileNotFoundError: there is no such folder.
+        """
+        named = FOLDER.fullmatch(folder.name)
+        if not named:
+            raise GalleryError(f"{folder} is no run: its name does not end in a run's id")
+        try:
+            record = read_record(folder)
+            created = datetime.fromisoformat(record["created"])
+            seed = record.get("seed")
+            number = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
+            return cls(named[1], folder, created, str(record["prompt"]), number)
+        except (GalleryError, LookupError, ValueError, TypeError):
+            if not folder.is_dir():
+                raise FileNotFoundError(2, "no such run", str(folder)) from None
+            return cls(named[1], folder, created_of(named[1]), damaged=True)
+
+    @property
+    def name(self) -> str:
+        """The folder relative to the gallery, with a slash."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of `run.json`: settings, steps with their noise, versions, audit.
+
+        Raises:
+            GalleryError: missing or damaged.
+        """
+        return read_record(self.folder)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that the manifest lists.
+
+        Raises:
+            GalleryError: the manifest is missing or damaged.
+        """
+        return tuple(manifest.read(self.folder))
+
+    @property
+    def image(self) -> Path | None:
+        """The picture, if there is one."""
+        return self._path(IMAGE)
+
+    @property
+    def trace(self) -> Path | None:
+        """The trace's file, if there is one; `open` checks it first."""
+        return self._path(TRACE)
+
+    def _path(self, name: str) -> Path | None:
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def checked(self, name: str) -> Path:
+        """A file of the run, its size and sha256 compared with the manifest.
+
+        Raises:
+            GalleryError: the file, or the manifest, is missing or damaged.
+        """
+        try:
+            entry = manifest.read(self.folder).get(name)
+        except GalleryError as error:
+            raise GalleryError(f"run {self.id}: {error}; see `scribble gallery verify`") from None
+        if entry is None:
+            raise GalleryError(f"run {self.id} has no {name}; it holds {', '.join(self.files)}")
+        what = manifest.wrong(self.folder / name, entry)
+        if what:
+            raise GalleryError(
+                f"run {self.id}: {name} is damaged: {what}; nothing was read from it. "
+                "Import the run again, or repeat it"
+            )
+        return self.folder / name
+
+    def open(self) -> AttentionTrace:
+        """The trace, after its file was compared with the manifest.
+
+        Raises:
+            GalleryError: the run has no trace, or it is damaged.
+            TraceFileError: the file is whole, but no trace of a version that we read.
+        """
+        from scribblediffusion.attention.trace import AttentionTrace
+
+        return AttentionTrace.load(self.checked(TRACE))
+
+    def sketch(self) -> Sketch | None:
+        """The sketch exactly as the model read it, mask included; None for a run without one.
+
+        Raises:
+            GalleryError: its file is damaged.
+        """
+        if self._path(SKETCH) is None and SKETCH not in self.files:
+            return None
+        mask = self.checked(MASK) if MASK in self.files else None
+        with Image.open(self.checked(SKETCH)) as drawn:
+            inside = None
+            if mask is not None:
+                with Image.open(mask) as image:
+                    inside = np.asarray(image.convert("L")) > 127
+            return Sketch.from_ink(drawn, cleaning=_cleaning(self.record), mask=inside)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`run.json` of a folder.
+
+    Raises:
+        GalleryError: missing, or not what was written.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        raise GalleryError(f"{folder.name}: {RECORD} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise GalleryError(f"{folder.name}: {RECORD} is damaged: {error}") from None
+    if not isinstance(record, dict):
+        raise GalleryError(f"{folder.name}: {RECORD} is damaged: not a record")
+    return record
+
+
+def _cleaning(record: dict[str, Any]) -> Cleaning | None:
+    """What had been done to the sketch, as far as the record tells."""
+    told = record.get("sketch")
+    cleaning = told.get("cleaning") if isinstance(told, dict) else None
+    return Cleaning.from_record(cleaning) if cleaning else None

@@ -1,0 +1,434 @@
+"""The gallery: a folder of runs that loses nothing.
+
+    gallery/2026-11-23/153012-a-red-apple-01J…/
+        image.png  sketch.png  trace.safetensors  run.json  manifest.json  views/
+
+The folders are the truth and can be copied, backed up and looked into with any tool. A save is
+whole or absent (`durable`), damage is named (`manifest`), the index is a cache (`index`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from ulid import ULID
+
+from scribblediffusion.errors import GalleryError
+from scribblediffusion.gallery import archive, content, durable, manifest
+from scribblediffusion.gallery.index import Index, Query, words_of
+from scribblediffusion.gallery.manifest import Damage
+from scribblediffusion.gallery.run import (
+    DAY,
+    FOLDER,
+    Run,
+    created_of,
+    folder_name,
+    new_id,
+    read_record,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from scribblediffusion.attention.trace import AttentionTrace
+    from scribblediffusion.sketch import Sketch
+
+#: Where the gallery is, if this environment variable is set.
+ENVIRONMENT = "SCRIBBLE_GALLERY"
+BIN = ".bin"
+STAGING = ".staging"
+#: Staged folders that nobody added are removed after so many seconds.
+STAGED_FOR = 7 * 24 * 3600
+#: A search takes no more words than this.
+MOST_WORDS = 100
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the runs that were asked for, newest first.
+
+    Attributes:
+        runs: the runs of this page.
+        number: which page, from 1.
+        size: how many runs a page holds.
+        total: how many runs there are on all pages.
+    """
+
+    runs: tuple[Run, ...]
+    number: int
+    size: int
+    total: int
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are; at least 1."""
+        return max(1, -(-self.total // self.size))
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def default_root() -> Path:
+    """`$SCRIBBLE_GALLERY`, or else the place that the system keeps a user's data in."""
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(platformdirs.user_data_dir("scribblediffusion", appauthor=False)) / "gallery"
+
+
+class Gallery:
+    """A store of runs. Any number of processes and threads may use one folder at once.
+
+    Args:
+        root: the folder; made when the first run is added. By default `default_root()`.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.root = Path(root).expanduser().absolute() if root is not None else default_root()
+        self._index = Index(self.root)
+        if self.root.exists() and not self.root.is_dir():
+            raise GalleryError(f"{self.root} is a file, not a gallery; name a folder")
+        with contextlib.suppress(OSError):  # a gallery that may only be read is fine
+            durable.sweep(self.root)
+
+    def __repr__(self) -> str:
+        return f"Gallery({str(self.root)!r})"
+
+    def __len__(self) -> int:
+        return self.list(size=1).total
+
+    # --- put in ---------------------------------------------------------------------------------
+
+    def stage(self, prompt: str, sketch_info: str = "") -> Path:
+        """A folder to put views and other files in before `add` publishes it.
+
+        Args:
+            prompt: the prompt; it names the folder, and is kept in its `run.json`.
+            sketch_info: words about the sketch, kept too.
+
+        Returns:
+            The folder. It is no run yet: unless it is added it is removed after a week.
+
+        Raises:
+            GalleryError: it cannot be made.
+        """
+        run_id = new_id()
+        name = folder_name(run_id, prompt, created_of(run_id)).partition("/")[2]
+        folder = self.root / STAGING / name
+        with durable.told_clearly("stage a run"):
+            folder.mkdir(parents=True)
+            content.write_record(folder, {"prompt": prompt, "sketch_info": sketch_info})
+        return folder
+
+    def add(
+        self,
+        source: AttentionTrace | str | os.PathLike[str],
+        *,
+        picture: Image.Image | np.ndarray | None = None,
+        sketch: Sketch | Image.Image | np.ndarray | None = None,
+        settings: Mapping[str, Any] | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> Run:
+        """Save a run: afterwards it is in the gallery whole, or this raised and it is not.
+
+        Args:
+            source: a trace, or a folder (as `stage` makes) with any of `run.json`,
+                `trace.safetensors`, `image.png`, `sketch.png` and views.
+            picture: the picture; by default the trace's own.
+            sketch: the sketch; by default the trace's own. A `Sketch` keeps mask and cleaning.
+            settings: what the run was made with, beyond what the trace says.
+            folder: with a trace: a folder whose files are kept with it.
+
+        Returns:
+            The run. A staged folder of this gallery is gone afterwards.
+
+        Raises:
+            GalleryError: the disk is full, a place may not be written to, or the folder is none.
+            TraceFileError: the trace in the folder is damaged.
+        """
+        staged = Path(source) if isinstance(source, str | os.PathLike) else None
+        staged = Path(folder) if folder is not None else staged
+        trace = None if isinstance(source, str | os.PathLike) else source
+        if staged is not None and not staged.is_dir():
+            raise GalleryError(f"cannot add {staged}: it is no folder; use `stage` to make one")
+        run_id = new_id()
+        with durable.told_clearly("save the run"):
+            self._sweep()
+            with durable.private_folder(self.root) as place:
+                if staged is not None:
+                    content.copy(staged, place)
+                record = content.fill(place, trace, picture, sketch, settings or {})
+                run = self._publish(place, run_id, record)
+            if staged is not None and staged.absolute().parent == self.root / STAGING:
+                shutil.rmtree(staged, ignore_errors=True)
+        return run
+
+    def attach(self, run_id: str, path: str | os.PathLike[str], name: str | None = None) -> Path:
+        """Keep a file (a view) with a run, under `views/`; the manifest then lists it.
+
+        Args:
+            run_id: the run, as for `get`.
+            path: the file to copy.
+            name: its name under `views/`; by default its own.
+
+        Raises:
+            GalleryError: no such run, a name that cannot be, or the disk is full.
+        """
+        run, path = self.get(run_id), Path(path)
+        relative = f"views/{name or path.name}"
+        if not manifest.is_safe(relative) or relative.count("/") != 1:
+            raise GalleryError(f"{name or path.name!r} cannot name a view; use letters and digits")
+        with durable.told_clearly(f"keep {path.name} with run {run.id}"):
+            view = path.read_bytes()
+            with durable.alone(self.root / durable.TEMPORARY / "views"):
+                entries = manifest.read(run.folder)
+                if entries.pop(relative, None):  # a killed replacement leaves an unlisted view
+                    durable.replace_file(run.folder / manifest.NAME, manifest.dump(entries))
+                (run.folder / "views").mkdir(exist_ok=True)
+                durable.replace_file(run.folder / relative, view)
+                entries[relative] = manifest.digest(run.folder / relative)
+                durable.replace_file(run.folder / manifest.NAME, manifest.dump(entries))
+        return run.folder / relative
+
+    def _publish(self, place: Path, run_id: str, record: Mapping[str, Any]) -> Run:
+        """Give a filled private folder its record, manifest and name."""
+        created = created_of(run_id)
+        head = {"format": 1, "id": run_id, "created": created.isoformat(timespec="milliseconds")}
+        content.write_record(place, {**record, **head})
+        manifest.write(place)
+        target = self.root / folder_name(run_id, str(record.get("prompt", "")), created)
+        durable.publish(place, target)
+        return Run.read(target)
+
+    # --- find -----------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run:
+        """One run.
+
+        Args:
+            run_id: its id (the permalink), or enough of the id's beginning or end to be the only
+                one (at least four characters), in any letter case.
+
+        Raises:
+            GalleryError: there is none, or several.
+        """
+        wanted = str(run_id).strip().upper()
+        known = self._index.find(wanted) if self.root.is_dir() and len(wanted) >= 4 else ()
+        exact = [run for run in known if run.id == wanted] or [*known]
+        if len(exact) == 1:
+            return exact[0]
+        if exact:
+            raise GalleryError(f"{run_id!r} fits several runs; give more of the id")
+        if self._in_bin(wanted):
+            raise GalleryError(f"run {run_id} is in the bin; take it out with `restore`")
+        raise GalleryError(
+            f"there is no run {str(run_id)[:60]!r} in {self.root}; "
+            "`scribble gallery list` shows what there is"
+        )
+
+    def list(
+        self,
+        *,
+        page: int = 1,
+        size: int = 24,
+        words: str = "",
+        since: date | datetime | None = None,
+        until: date | datetime | None = None,
+        seed: int | None = None,
+    ) -> Page:
+        """The runs, newest first.
+
+        Args:
+            page: which page, from 1.
+            size: runs on a page.
+            words: only runs whose prompt has all of these words (or words that begin so).
+            since: only runs from this day or moment on, in local time unless it has a zone.
+            until: only runs up to the end of this day, or before this moment.
+            seed: only runs with this seed.
+
+        Raises:
+            GalleryError: a page or a size below 1.
+        """
+        if page < 1 or size < 1:
+            raise GalleryError(f"page {page} of {size} runs: both count from 1")
+        if not self.root.is_dir():
+            return Page((), page, size, 0)
+        wanted = tuple(dict.fromkeys(words_of(words)))
+        if len(wanted) > MOST_WORDS:
+            raise GalleryError(f"{len(wanted)} words to look for; give at most {MOST_WORDS}")
+        query = Query(wanted, _bound(since, 0), _bound(until, 1), seed)
+        with durable.told_clearly("list the gallery"):
+            runs, total = self._index.page(query, size, (page - 1) * size)
+        return Page(runs, page, size, total)
+
+    def __iter__(self) -> Iterator[Run]:
+        """Every run, newest first."""
+        number, more = 1, True
+        while more:
+            page = self.list(page=number, size=500)
+            yield from page
+            number, more = number + 1, number < page.pages
+
+    def open(self, run_id: str) -> AttentionTrace:
+        """The trace of a run, compared with the manifest first.
+
+        Raises:
+            GalleryError: no such run, no trace in it, or damaged.
+        """
+        return self.get(run_id).open()
+
+    # --- look after -----------------------------------------------------------------------------
+
+    def verify(self, run_id: str | None = None) -> tuple[Damage, ...]:
+        """Everything that is not as it was saved, in one run or in all; empty if all is well."""
+        runs = iter(self) if run_id is None else iter([self.get(run_id)])
+        return tuple(damage for run in runs for damage in manifest.verify(run.folder, run.id))
+
+    def rebuild(self) -> int:
+        """Make the index anew from the folders; returns how many runs there are."""
+        self._index.forget()
+        return len(self)
+
+    def delete(self, run_id: str) -> Path:
+        """Move a run to the bin; `restore` takes it out again. Returns where it is now."""
+        run = self.get(run_id)
+        place = self.root / BIN / run.name
+        with durable.told_clearly(f"delete run {run.id}"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(run.folder, place)
+            durable.sync_folder(run.folder.parent)
+        return place
+
+    def restore(self, run_id: str) -> Run:
+        """Take a run out of the bin.
+
+        Raises:
+            GalleryError: it is not in the bin.
+        """
+        place = self._in_bin(str(run_id).strip().upper())
+        if place is None:
+            raise GalleryError(f"there is no run {str(run_id)[:60]!r} in the bin of {self.root}")
+        target = self.root / place.parent.name / place.name
+        with durable.told_clearly(f"restore run {run_id}"):
+            target.parent.mkdir(exist_ok=True)
+            os.rename(place, target)
+            durable.sync_folder(target.parent)
+        return Run.read(target)
+
+    def bin(self) -> tuple[Run, ...]:
+        """The runs in the bin, newest first."""
+        found = (self.root / BIN).glob("*/*")
+        runs = [Run.read(path) for path in found if FOLDER.fullmatch(path.name)]
+        return tuple(sorted(runs, key=lambda run: run.id, reverse=True))
+
+    def empty_bin(self) -> int:
+        """Remove the runs in the bin for good; returns how many."""
+        runs = self.bin()
+        with durable.told_clearly("empty the bin"):
+            for run in runs:
+                with durable.private_folder(self.root) as place:
+                    os.rename(run.folder, place / run.folder.name)
+        return len(runs)
+
+    # --- carry ----------------------------------------------------------------------------------
+
+    def export(self, run_id: str, path: str | os.PathLike[str]) -> Path:
+        """Write a run as a ZIP file.
+
+        Args:
+            run_id: the run, as for `get`.
+            path: the file to write, or a folder to write it in.
+
+        Returns:
+            The file, which is there whole or not at all.
+
+        Raises:
+            GalleryError: no such run, it is damaged, or it cannot be written.
+        """
+        run, path = self.get(run_id), Path(path)
+        path = path / f"{run.folder.name}.zip" if path.is_dir() else path
+        partial = path.with_name(f".{path.name}.{new_id()}")
+        with durable.told_clearly(f"export run {run.id}"):
+            try:
+                archive.pack(run, partial)
+                durable.sync_file(partial)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        return path
+
+    def import_zip(self, path: str | os.PathLike[str]) -> Run:
+        """Add the run of a ZIP file that `export` wrote, under the id that it had.
+
+        Returns:
+            The run; the one that is here already, where it is the same.
+
+        Raises:
+            GalleryError: not a run, damaged, a file that leads out of the run's folder, or
+                another run has the id.
+        """
+        path = Path(path)
+        with durable.told_clearly(f"import {path.name}"), contextlib.ExitStack() as stack:
+            place = stack.enter_context(durable.private_folder(self.root))
+            name = archive.unpack(path, place)
+            day = _day_of(place, name)
+            target = self.root / day / name
+            here = self._index.find(name[-26:])
+            if here:
+                if manifest.read(here[0].folder) != manifest.read(place):
+                    raise GalleryError(f"cannot import {path}: run {here[0].id} is here, but other")
+                return here[0]
+            durable.publish(place, target)
+        return Run.read(target)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _in_bin(self, wanted: str) -> Path | None:
+        if len(wanted) < 4:
+            return None
+        found = (path for path in (self.root / BIN).glob("*/*") if FOLDER.fullmatch(path.name))
+        return next(
+            (p for p in found if p.name[-26:].startswith(wanted) or p.name.endswith(wanted)), None
+        )
+
+    def _sweep(self) -> None:
+        swept = durable.sweep(self.root)
+        if swept:
+            _log.info("removed what %d interrupted saves had left", swept)
+        with contextlib.suppress(OSError):
+            for folder in os.scandir(self.root / STAGING):
+                if time.time() - folder.stat().st_mtime > STAGED_FOR:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _day_of(folder: Path, name: str) -> str:
+    """The day's folder of an imported run: as it was where it was made."""
+    day = str(read_record(folder).get("created", ""))[:10]
+    return day if DAY.fullmatch(day) else f"{created_of(name[-26:]):%Y-%m-%d}"
+
+
+def _bound(moment: date | datetime | None, days: int) -> str | None:
+    """The smallest id of a moment; of a day, of its first moment, or of that of the next."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        start = datetime.combine(date.fromordinal(moment.toordinal() + days), datetime.min.time())
+        moment = start.astimezone()
+    milliseconds = min(max(0, round(1000 * moment.timestamp())), 2**48 - 1)
+    return str(ULID(milliseconds.to_bytes(6, "big") + bytes(10)))
