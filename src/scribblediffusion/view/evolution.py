@@ -118,7 +118,7 @@ class Evolution:
         style = style or EvolutionStyle()
         subject = find_subject(trace, what, occurrence)
         steps = sampling_steps(trace)
-        maps = np.stack([_map(trace, subject, step, style.view) for step in steps])
+        maps = np.stack([subject_map(trace, subject, s.index, style.view) for s in steps])
         made = Scale.of_heat if style.view == "heat_map" else Scale.of_attention
         drawing = trace.sketch if sketch is None else sketch
         return cls(trace, subject, steps, maps, scale or made(maps), style, drawing)
@@ -185,12 +185,22 @@ def subject_title(subject: Subject) -> str:
     return f"“{subject.name}”" if subject.kind == "word" else f"token {subject.name}"
 
 
-def _map(trace: AttentionTrace, subject: Subject, step: Step, view: Any) -> Array:
+def subject_map(
+    trace: AttentionTrace,
+    subject: Subject,
+    step: int | None = None,
+    view: Literal["heat_map", "attention"] = "heat_map",
+) -> Array:
+    """The map `[H, W]` of a subject at one sampling step, or of the whole run.
+
+    Raises:
+        NoHeatMapError: it has no weight anywhere.
+        NotRecordedError: that step was not recorded.
+    """
     if subject.region is not None:
         r = subject.region
-        return trace.region(r.row, r.column, level=r.level, view=view, step=step.index)
-    word = Word(subject.name, subject.keys)
-    return trace.word(word, view=view, step=step.index)
+        return trace.region(r.row, r.column, level=r.level, view=view, step=step)
+    return trace.word(Word(subject.name, subject.keys), view=view, step=step)
 
 
 # --- layout ----------------------------------------------------------------------------------

@@ -1,0 +1,466 @@
+"""`AttentionVisualizer`: the one front door to analysis, pictures and gallery.
+
+    visualizer = AttentionVisualizer("gallery")
+    folder = visualizer.create_prompt_folder("a red apple")
+    visualizer.create_evolution_gif(trace, "a red apple", "apple.png", folder, word="apple")
+    visualizer.create_comprehensive_analysis(trace, "a red apple", "apple.png", folder)
+
+`attention_data` is a trace, or the path of one that `trace.save` wrote: no model is needed.
+Nothing is drawn until it is asked for, and what is asked for twice is drawn once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from scribblediffusion.attention.trace import AttentionTrace, Prompt, Word
+from scribblediffusion.errors import NoHeatMapError, NotRecordedError, SettingError
+from scribblediffusion.sketch import REGIONS, Region, Sketch, Source
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from scribblediffusion.analysis.subjects import Subject
+    from scribblediffusion.analysis.summary import RunSummary
+    from scribblediffusion.gallery import Gallery
+    from scribblediffusion.view.colour import Ground
+    from scribblediffusion.view.evolution import EvolutionStyle
+    from scribblediffusion.view.figure import FigureStyle
+    from scribblediffusion.view.heatmap import HeatStyle
+
+Array = np.ndarray[Any, np.dtype[Any]]
+PathLike: TypeAlias = "str | os.PathLike[str]"
+#: A trace, or the path of a saved one.
+AttentionData: TypeAlias = "AttentionTrace | PathLike"
+#: What to look at: a word or phrase of the prompt, a sketch region, or a key (0–153).
+What: TypeAlias = "str | int | Word | Region"
+
+#: Keys before this one are text tokens, from it on sketch regions (the shipped model).
+FIRST_SKETCH_TOKEN = 77
+
+_log = logging.getLogger(__name__)
+
+
+class WebView(NamedTuple):
+    """What the web app shows of one run.
+
+    Attributes:
+        image: the map of the leading word over the picture (the picture, if no word has a map).
+        gif_path: the evolution of that word.
+        analysis_path: the comprehensive analysis, PNG.
+        gallery: id, name, folder, prompt, created and seed of the run in the gallery.
+    """
+
+    image: Image.Image
+    gif_path: Path
+    analysis_path: Path
+    gallery: dict[str, Any]
+
+
+class AttentionVisualizer:
+    """Draws what a trace holds, and keeps it in a gallery.
+
+    Args:
+        root: the gallery's folder; its default place unless given. Nothing is made there until
+            a run is staged or kept.
+        ground: "light" or "dark", for everything that is drawn.
+    """
+
+    def __init__(self, root: PathLike | None = None, *, ground: Ground = "dark") -> None:
+        if ground not in ("light", "dark"):
+            raise SettingError(f'ground {ground!r}: there are "light" and "dark"')
+        self.root = None if root is None else Path(root)
+        self.ground: Ground = ground
+        self._gallery: Gallery | None = None
+        self._opened: dict[tuple[str, int, int], AttentionTrace] = {}
+        self._runs: dict[int, _Made] = {}
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery behind this visualizer."""
+        if self._gallery is None:
+            from scribblediffusion.gallery import Gallery
+
+            self._gallery = Gallery(self.root)
+        return self._gallery
+
+    # ── names that users of the first system know ────────────────────────────────────────────
+
+    def create_prompt_folder(self, prompt: str, sketch_info: str = "") -> Path:
+        """Makes a staging folder for a prompt; `gallery.add` publishes it.
+
+        Args:
+            prompt: names the folder safely, whatever it holds.
+            sketch_info: words about the sketch, kept with it.
+
+        Raises:
+            GalleryError: the folder cannot be made.
+        """
+        return self.gallery.stage(prompt, sketch_info)
+
+    def get_sketch_feature_description(
+        self,
+        token_idx: int,
+        attention_map: Array | None = None,
+        sketch_image: Source | None = None,
+    ) -> str:
+        """Describes what one sketch token stands for, from the drawing itself.
+
+        Args:
+            token_idx: 77–153, a key of the shipped model; 0–76 are text.
+            attention_map: `[H, W]` of that token: adds where in the picture it acted most.
+            sketch_image: anything that `Sketch.from_image` reads; None for a blank sheet.
+
+        Returns:
+            For example "upper right: a curve bending down, 6 % ink; acted most in the centre of
+            the picture, 8.1 times the even share".
+
+        Raises:
+            SettingError: no sketch token has this number, or the map is not one map.
+            SketchError: the drawing cannot be read.
+        """
+        from scribblediffusion.analysis.regions import describe_regions
+
+        number = token_idx - FIRST_SKETCH_TOKEN
+        if not 0 <= number < len(REGIONS):
+            last = FIRST_SKETCH_TOKEN + len(REGIONS) - 1
+            raise SettingError(
+                f"token {token_idx}: sketch tokens are {FIRST_SKETCH_TOKEN} to {last}; "
+                f"0 to {FIRST_SKETCH_TOKEN - 1} are text tokens and have no place in the sketch"
+            )
+        sketch = Sketch.blank() if sketch_image is None else Sketch.from_image(sketch_image)
+        text = str(describe_regions(sketch.ink, [REGIONS[number]])[0])
+        return text if attention_map is None else f"{text}; {_acted(np.asarray(attention_map))}"
+
+    def create_evolution_gif(
+        self,
+        attention_data: AttentionData,
+        prompt: str,
+        sketch_image: Source | None,
+        folder_path: PathLike,
+        *,
+        word: What | None = None,
+        occurrence: int = 0,
+        style: EvolutionStyle | None = None,
+        suffix: Literal["gif", "webp", "mp4"] = "gif",
+    ) -> Path:
+        """Draws a run step by step: picture, map of one word, sketch.
+
+        Args:
+            attention_data: a trace, or the path of one.
+            prompt: shown where the trace does not hold its own.
+            sketch_image: the drawing; None takes the trace's own.
+            folder_path: where to put the file.
+            word: word, phrase, region or key; the word with the most pointed map unless given.
+            occurrence: which one of a repeated word, from 0.
+            style: how it is drawn.
+            suffix: "gif", "webp" or "mp4".
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            UnknownWordError: the word is not in the prompt.
+            NoHeatMapError: the word, or every word, has no weight.
+            TraceFileError: the path holds no sound trace.
+            SettingError: another suffix, or MP4 without ffmpeg.
+        """
+        trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
+        what = self._subject(trace, word, occurrence)
+        style = style or self._evolution_style()
+        path = Path(folder_path) / f"evolution-{_name(what)}.{suffix}"
+        key = (path.absolute(), what.keys, style, _mark(drawing))
+        return self._once(trace, key, lambda: _draw_evolution(trace, what, style, drawing, path))
+
+    def create_comprehensive_analysis(
+        self,
+        attention_data: AttentionData,
+        prompt: str,
+        sketch_image: Source | None,
+        folder_path: PathLike,
+        *,
+        formats: Sequence[Literal["png", "svg", "pdf", "html"]] = ("png",),
+        style: FigureStyle | None = None,
+    ) -> Path:
+        """Draws the comprehensive analysis of a run as one figure.
+
+        Args:
+            attention_data: a trace, or the path of one.
+            prompt: shown where the trace does not hold its own.
+            sketch_image: the drawing; None takes the trace's own.
+            folder_path: where to put `analysis.png` and the other formats.
+            formats: "png", "svg", "pdf"; "html" is the report with a step scrubber.
+            style: how it is drawn.
+
+        Returns:
+            The path of the first format; the others lie beside it.
+
+        Raises:
+            TraceFileError: the path holds no sound trace.
+            SettingError: another format, or none.
+        """
+        from scribblediffusion.view.figure import FigureStyle
+
+        if not formats or not set(formats) <= {"png", "svg", "pdf", "html"}:
+            raise SettingError(f"formats {list(formats)}: there are png, svg, pdf and html")
+        trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
+        style = style or FigureStyle(ground=self.ground)
+        paths = [Path(folder_path) / f"analysis.{suffix}" for suffix in formats]
+        for path in paths:
+            key = (path.absolute(), style, _mark(drawing))
+            self._once(trace, key, lambda p=path: self._draw_analysis(trace, drawing, style, p))
+        return paths[0]
+
+    def process_attention_for_web(
+        self, attention_maps: AttentionData, prompt: str, sketch_image: Source | None
+    ) -> WebView:
+        """Keeps a run in the gallery and draws what the web app shows of it.
+
+        Args:
+            attention_maps: a trace, or the path of one.
+            prompt: shown where the trace does not hold its own.
+            sketch_image: the drawing; None takes the trace's own.
+
+        Returns:
+            Image, GIF path, analysis path and gallery information; asked again for the same run,
+            the same view and no second run in the gallery.
+
+        Raises:
+            GalleryError: the run cannot be kept.
+            TraceFileError: the path holds no sound trace.
+        """
+        trace, drawing = self._open(attention_maps, prompt), _drawing(sketch_image)
+        views, key = self._made(trace).views, _mark(drawing)
+        if key not in views or not views[key].gif_path.exists():
+            views[key] = self._web_view(trace, drawing)
+        return views[key]
+
+    # ── more ─────────────────────────────────────────────────────────────────────────────────
+
+    def heat_map(
+        self,
+        attention_data: AttentionData,
+        word: What | None = None,
+        *,
+        occurrence: int = 0,
+        step: int | None = None,
+        view: Literal["heat_map", "attention"] = "heat_map",
+        style: HeatStyle | None = None,
+        size: int = 512,
+        sketch: bool = False,
+    ) -> Image.Image:
+        """The map of a word or region over the picture, with a colour bar.
+
+        Args:
+            attention_data: a trace, or the path of one.
+            word: word, phrase, region or key; the word with the most pointed map unless given.
+            occurrence: which one of a repeated word, from 0.
+            step: one sampling step; the whole run unless given.
+            view: "heat_map" or "attention".
+            style: colours, opacity, enlargement.
+            size: the longer side in pixels.
+            sketch: draw the trace's sketch over it.
+
+        Raises:
+            UnknownWordError: the word is not in the prompt.
+            NoHeatMapError: it has no weight anywhere.
+            NotRecordedError: that step or token was not recorded.
+        """
+        from scribblediffusion.view.evolution import subject_map, subject_title
+        from scribblediffusion.view.heatmap import overlay
+
+        trace = self._open(attention_data, "")
+        what = self._subject(trace, word, occurrence)
+        when = "whole run" if step is None else str(trace.steps[_position(trace, step)])
+        return overlay(
+            subject_map(trace, what, step, view),
+            trace.picture,
+            view=view,
+            title=f"{subject_title(what)} · {when}",
+            style=style,
+            sketch=trace.sketch if sketch else None,
+            size=size,
+            ground=self.ground,
+        )
+
+    def summary(
+        self, attention_data: AttentionData, sketch_image: Source | None = None
+    ) -> RunSummary:
+        """Every number of a run: shares, peaks, correlations, regions heard; it prints well."""
+        trace = self._open(attention_data, "")
+        return self._summary(trace, _drawing(sketch_image))
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, data: AttentionData, prompt: str) -> AttentionTrace:
+        """The trace, read from its file once as long as the file stays the same."""
+        if isinstance(data, AttentionTrace):
+            return self._titled(data, prompt)
+        path = Path(data)
+        try:
+            state = path.stat()
+        except OSError:
+            return AttentionTrace.load(path)  # which says by name what is wrong
+        key = (str(path.absolute()), state.st_mtime_ns, state.st_size)
+        if key not in self._opened:
+            _make_room(self._opened)
+            self._opened[key] = AttentionTrace.load(path)
+        return self._titled(self._opened[key], prompt)
+
+    def _titled(self, trace: AttentionTrace, prompt: str) -> AttentionTrace:
+        """The trace with a prompt to show: its own where it has one."""
+        if trace.prompt or not prompt:
+            if prompt and " ".join(prompt.split()) != " ".join(trace.prompt.split()):
+                _log.warning("this trace was made of %r, not of %r", trace.prompt, prompt)
+            return trace
+        titled = self._made(trace).titled
+        if prompt not in titled:
+            first = trace.prompts[0] if trace.prompts else Prompt(named=False)
+            prompts = (dataclasses.replace(first, text=prompt), *trace.prompts[1:])
+            titled[prompt] = dataclasses.replace(trace, prompts=prompts)
+        return titled[prompt]
+
+    def _made(self, trace: AttentionTrace) -> _Made:
+        """What was made of a trace so far; of the last few traces only."""
+        if id(trace) not in self._runs:
+            _make_room(self._runs)
+            self._runs[id(trace)] = _Made(trace)
+        return self._runs[id(trace)]
+
+    def _once(self, trace: AttentionTrace, key: Any, draw: Callable[[], Path]) -> Path:
+        """Draws a file unless this visualizer has drawn it and it is still there."""
+        files = self._made(trace).files
+        if key not in files or not files[key].exists():
+            files[key] = draw()
+        return files[key]
+
+    def _summary(self, trace: AttentionTrace, drawing: Sketch | None) -> RunSummary:
+        from scribblediffusion.analysis.summary import summarise
+
+        summaries, key = self._made(trace).summaries, _mark(drawing)
+        if key not in summaries:
+            summaries[key] = summarise(trace, None if drawing is None else drawing.ink)
+        return summaries[key]
+
+    def _subject(self, trace: AttentionTrace, what: What | None, occurrence: int) -> Subject:
+        from scribblediffusion.analysis.subjects import find_subject
+
+        if what is not None:
+            return find_subject(trace, what, occurrence)
+        summary = self._summary(trace, None)
+        if summary.leading_word is not None:
+            return summary.leading_word
+        for share in summary.balance.regions[:1]:
+            return share.subject
+        raise NoHeatMapError(
+            "no word and no region of this trace has a map to show: name a key that it recorded "
+            f"({len(trace.keys)} tokens), or capture with the text encoder inside the context"
+        )
+
+    def _draw_analysis(
+        self, trace: AttentionTrace, drawing: Sketch | None, style: FigureStyle, path: Path
+    ) -> Path:
+        from scribblediffusion.view.figure import analysis_figure, save_figure
+        from scribblediffusion.view.report import save_report
+
+        summary = self._summary(trace, drawing)
+        if path.suffix == ".html":
+            return save_report(summary, path, style)
+        return save_figure(analysis_figure(summary, style), path)[0]
+
+    def _evolution_style(self) -> EvolutionStyle:
+        from scribblediffusion.view.evolution import EvolutionStyle
+
+        return EvolutionStyle(ground=self.ground)
+
+    def _web_view(self, trace: AttentionTrace, drawing: Sketch | None) -> WebView:
+        staged = self.create_prompt_folder(trace.prompt)
+        gif = self.create_evolution_gif(trace, "", drawing, staged / "views")
+        png = self.create_comprehensive_analysis(trace, "", drawing, staged / "views")
+        image = self.heat_map(trace)
+        run = self.gallery.add(trace, sketch=drawing, folder=staged)
+        views = run.folder / "views"
+        about = {
+            "id": run.id,
+            "name": run.name,
+            "folder": str(run.folder),
+            "prompt": run.prompt,
+            "created": run.created.isoformat(),
+            "seed": run.seed,
+        }
+        return WebView(image, views / gif.name, views / png.name, about)
+
+
+@dataclasses.dataclass(eq=False)
+class _Made:
+    """What was made of one trace, so that it is made once."""
+
+    trace: AttentionTrace
+    files: dict[Any, Path] = dataclasses.field(default_factory=dict)
+    summaries: dict[str, RunSummary] = dataclasses.field(default_factory=dict)
+    titled: dict[str, AttentionTrace] = dataclasses.field(default_factory=dict)
+    views: dict[str, WebView] = dataclasses.field(default_factory=dict)
+
+
+def _make_room(kept: dict[Any, Any], most: int = 4) -> None:
+    """Forgets the oldest entries, so that one more fits."""
+    while len(kept) >= most:
+        kept.pop(next(iter(kept)))
+
+
+def _draw_evolution(
+    trace: AttentionTrace, what: Subject, style: EvolutionStyle, drawing: Sketch | None, path: Path
+) -> Path:
+    from scribblediffusion.view.evolution import Evolution
+
+    sketch = None if drawing is None else drawing.to_image()
+    return Evolution.of(trace, what, style=style, sketch=sketch).save(path)
+
+
+def _drawing(source: Source | None) -> Sketch | None:
+    return None if source is None else Sketch.from_image(source)
+
+
+def _mark(drawing: Sketch | None) -> str:
+    """Tells drawings apart by their ink."""
+    return "" if drawing is None else hashlib.sha256(drawing.ink.tobytes()).hexdigest()
+
+
+def _name(subject: Subject) -> str:
+    """A file name of a word or region that no other of the same trace has."""
+    letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in subject.name.casefold())
+    plain = "-".join(part for part in letters.split("-") if part)[:40]
+    keys = "-".join(map(str, subject.keys[:4]))
+    return f"{plain or subject.kind}-{keys}"
+
+
+def _position(trace: AttentionTrace, step: int) -> int:
+    """Position in `trace.steps` of a step's index."""
+    for position, recorded in enumerate(trace.steps):
+        if recorded.index == step:
+            return position
+    there = sorted({s.index for s in trace.steps})
+    raise NotRecordedError(f"step {step}: recorded steps are {there}")
+
+
+def _acted(heat: Array) -> str:
+    """Where in the picture a map is highest, in words."""
+    from scribblediffusion.analysis.concentration import Shape
+    from scribblediffusion.analysis.regions import place_in_words
+
+    if heat.ndim != 2:
+        raise SettingError(f"attention map of shape {heat.shape}: give one map [H, W]")
+    if not heat.any():
+        return "it acted nowhere"
+    shape = Shape.of(heat)
+    x, y = shape.peak_at
+    place = place_in_words(Region(3, int(y * 3), int(x * 3)))
+    return f"acted most in the {place} of the picture, {shape.peak:.1f} times the even share"
