@@ -26,14 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scribblediffusion.attention import budget, folding, proof, schedule
+from scribblediffusion.attention import schedule
 from scribblediffusion.attention.branches import Branch, Rows, rows_of_condition, rows_of_layout
 from scribblediffusion.attention.encoders import EncoderWatch
-from scribblediffusion.attention.families import Site, denoiser_of, find_sites, grids
+from scribblediffusion.attention.families import Site, denoiser_of, find_sites
+from scribblediffusion.attention.frames import Picture, Wish, lay_out
 from scribblediffusion.attention.layout import KeyLayout
-from scribblediffusion.attention.records import CONDITION, Column
-from scribblediffusion.attention.run import Call, Check, Frame, Name, Run
-from scribblediffusion.attention.taps import Attended, Sighting, Tap, put_together
+from scribblediffusion.attention.recorder import record_layer
+from scribblediffusion.attention.records import CONDITION
+from scribblediffusion.attention.run import Call, Run
+from scribblediffusion.attention.taps import Sighting, Tap
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import (
     AttentionError,
@@ -55,8 +57,6 @@ _SURVIVABLE = (
     MemoryError,
     AttentionError,
 )
-#: Calls that are foreseen where no schedule tells how many there will be.
-_USUAL_CALLS = 50
 
 
 class CaptureWarning(UserWarning):
@@ -113,9 +113,8 @@ class RealAttentionExtractor:
             raise SettingError(f"branch={branch!r}: {type(target).__name__} has no sketch branch")
         self.wants_previews = previews
         self._sites = find_sites(self._denoiser, layers)
-        self._every_head = heads == "all"
-        self._wanted_steps = steps if isinstance(steps, slice) or steps is None else set(steps)
-        self._every_token = tokens == "all"
+        chosen = steps if isinstance(steps, slice) or steps is None else frozenset(steps)
+        self._wish = Wish(heads == "all", tokens == "all", chosen)
         self._branch: Branch = branch
         self._limit = memory_limit
         self._scheduler = scheduler
@@ -326,21 +325,26 @@ class RealAttentionExtractor:
         run.calls += 1
         rows = self._rows(condition)
         if not rows.numbers:
-            self._declare(run)
+            run.declare(self._sites)
             return None
         given_time = _number(given.get("timestep"))
         place = self._place(run, scheduler, given_time)
         if place is None:
             return None
-        step = schedule.describe(scheduler, place, run.first or place, given_time)
-        total = schedule.total_calls(scheduler)
-        if place.order is not None and total is not None:
-            run.complete = run.complete or place.order + 1 >= total
-        else:
-            run.complete = total is None or run.counted >= total
+        first = run.first or place
+        step = schedule.describe(scheduler, place, first, given_time)
+        total = schedule.total_steps(scheduler, first)
+        run.complete = run.complete or schedule.is_last(scheduler, place)
         if run.frame is None:
-            self._lay_out(run, scheduler, sample, condition, given, rows)
-        if not self._is_wanted(step.index, total):
+            run.declare(self._sites)
+            room = self._limit - sum(r.nbytes for r in self._runs)
+            picture = Picture(self._pipe, self._layout(), sample, condition.shape[1], given)
+            run.frame, run.plan = lay_out(
+                self._denoiser, self._sites, self._wish, picture, rows, scheduler, first, room
+            )
+            for sentence in run.plan.thinned:
+                _log.warning("to stay within the memory limit, %s", sentence)
+        if not self._wish.wants(step.index, total):
             return None
         proved = run.frame is not None and step.index in run.frame.samples
         return Call(step, rows.numbers, condition.shape[0], proved)
@@ -389,124 +393,17 @@ class RealAttentionExtractor:
         """Where this call stands; None for a further call of the same step and branch, which
         guidance by perturbation makes and which is no step of its own.
         """
-        place = schedule.position(scheduler, run.counted)
+        if run.first is None:
+            run.offset = schedule.offset(scheduler, given)
+        place = schedule.position(scheduler, run.offset + run.counted)
         if run.last is not None and scheduler is not None:
-            same = (
-                place.order == run.last.order
-                if place.order is not None
-                else (given is not None and given == run.last_given)
-            )
-            if same:
+            by_value = given is not None and given == run.last_given
+            if place.order == run.last.order if place.order is not None else by_value:
                 return None
         run.first = run.first or place
         run.last, run.last_given = place, given
         run.counted += 1
         return place
-
-    def _is_wanted(self, index: int, total: int | None) -> bool:
-        wanted = self._wanted_steps
-        if wanted is None:
-            return True
-        if isinstance(wanted, slice):
-            return index in range(*wanted.indices(total if total is not None else index + 1))
-        return index in wanted or (total is not None and index - total in wanted)
-
-    def _declare(self, run: Run) -> None:
-        """Every hooked layer is in the audit, whether it gives records or not."""
-        for site in self._sites:
-            run.checks.setdefault(site.name, Check())
-
-    def _lay_out(
-        self,
-        run: Run,
-        scheduler: Any,
-        sample: Tensor,
-        condition: Tensor,
-        given: Mapping[str, Any],
-        rows: Rows,
-    ) -> None:
-        """At the first call of a run: what its layers, keys and pictures are, and what is kept."""
-        self._declare(run)
-        layout = self._layout()
-        grid = grids(self._denoiser, self._sites, sample, given)
-        places = max(h * w for h, w in grid.values())
-        keys = condition.shape[1]
-        streams = {"text": range(keys)} if layout is None else dict(layout.streams)
-        if max((r.stop for r in streams.values()), default=0) != keys:
-            raise CaptureError(f"key layout has streams {streams} but the condition {keys} keys")
-        joint = any(site.join != "cross" for site in self._sites)
-        columns = self._columns(streams, rows, keys)
-        if joint:
-            streams["image"] = range(keys, keys + places)
-            columns = (*columns, Column("image"))
-        calls = self._calls_to_come(scheduler)
-        run.plan = budget.fit(
-            budget.Plan(
-                self._every_head,
-                grid,
-                {site.name: site.heads for site in self._sites},
-                len(rows.numbers),
-                len(columns),
-            ),
-            calls,
-            self._limit - sum(r.nbytes for r in self._runs if r is not run),
-        )
-        for sentence in run.plan.thinned:
-            _log.warning("to stay within the memory limit, %s", sentence)
-        steps = -(-calls // int(getattr(scheduler, "order", 1)))
-        run.frame = Frame(
-            sites=tuple(self._sites),
-            grids=grid,
-            streams=streams,
-            columns=columns,
-            prompts=rows.prompts,
-            regions={} if layout is None else layout.regions,
-            picture_size=self._picture_size(layout, sample, grid),
-            dtype=str(next(self._denoiser.parameters()).dtype).removeprefix("torch."),
-            samples=self._samples(steps),
-        )
-
-    def _calls_to_come(self, scheduler: Any) -> int:
-        """Denoiser calls that will be recorded, as far as can be foreseen."""
-        total = schedule.total_calls(scheduler)
-        if total is None:
-            total = _USUAL_CALLS
-        if isinstance(self._wanted_steps, slice):
-            return len(range(*self._wanted_steps.indices(total)))
-        if self._wanted_steps is not None:
-            return min(total, len(self._wanted_steps) * int(getattr(scheduler, "order", 1)))
-        return total
-
-    def _samples(self, steps: int) -> frozenset[int]:
-        """The steps on which outputs are rebuilt: of those wanted, the first and the middle one."""
-        wanted = [i for i in range(steps) if self._is_wanted(i, steps)]
-        if not wanted:
-            return frozenset(self._wanted_steps if isinstance(self._wanted_steps, set) else ())
-        return frozenset({wanted[0], wanted[len(wanted) // 2]})
-
-    def _columns(self, streams: Mapping[str, range], rows: Rows, keys: int) -> tuple[Column, ...]:
-        """Kept keys first, then the rest of each stream that has left-out keys."""
-        used = set(range(keys))
-        if not self._every_token and all(p.named for p in rows.prompts):
-            padding = [{t.key for t in p.tokens if t.padding} for p in rows.prompts]
-            used -= set.intersection(*padding)
-        whole = {name: r for name, r in streams.items() if "." not in name}
-        kept = [Column(s, k) for s, r in whole.items() for k in r if k in used]
-        rests = [Column(s, rest=True) for s, r in whole.items() if any(k not in used for k in r)]
-        return (*sorted(kept, key=lambda c: c.key or 0), *rests)
-
-    def _picture_size(
-        self, layout: KeyLayout | None, sample: Tensor, grid: Mapping[str, tuple[int, int]]
-    ) -> tuple[int, int] | None:
-        if layout is not None and layout.picture_size is not None:
-            return layout.picture_size
-        factor = getattr(self._pipe, "vae_scale_factor", None)
-        if factor is None:
-            return None
-        if sample.ndim == 3:  # FLUX packs 2×2 latents into one place
-            height, width = next(iter(grid.values()))
-            return 2 * factor * height, 2 * factor * width
-        return factor * sample.shape[-2], factor * sample.shape[-1]
 
     def _ends(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """After each denoiser call, also one that failed (then it has no output)."""
@@ -536,148 +433,11 @@ class RealAttentionExtractor:
         try:
             kind = sighting.hidden.device.type
             with torch.no_grad(), torch.autocast(kind, enabled=False):
-                self._record(run, call, site, sighting, output)
+                record_layer(run, call, site, sighting, output)
         except _SURVIVABLE as error:
             run.checks[site.name].failure = str(error)
             call.records.pop((site.name, CONDITION), None)
             _log.debug("layer %s was not captured", site.name, exc_info=True)
-
-    def _record(self, run: Run, call: Call, site: Site, sighting: Sighting, output: Any) -> None:
-        frame, plan = run.frame, run.plan
-        if frame is None or plan is None:
-            return
-        whole = put_together(site, sighting)
-        grid = frame.grids[site.name]
-        at = _pick(whole, call, grid, site)
-        kept = _kept(frame, at)
-        v = at.v if call.proved else None
-        record, mixed = folding.fold(
-            at.q, at.k, at.scale, at.mask, kept, every_head=plan.every_head, v=v
-        )
-        check = run.checks[site.name]
-        check.note_row_sum(record)
-        call.records[site.name, CONDITION] = folding.shrink(record, grid, plan.grids[site.name])
-        extra = self._adapters(run, call, site, sighting, at, plan)
-        if mixed is not None:
-            rows = _index(call.rows)
-            rebuilt = proof.rebuild(site, mixed, sighting.hidden[rows], extra)
-            real = proof.returned(site, output, whole.image)[rows][:, : at.q.shape[2]]
-            check.note_output(proof.relative_error(rebuilt, real))
-
-    def _adapters(
-        self,
-        run: Run,
-        call: Call,
-        site: Site,
-        sighting: Sighting,
-        at: Attended,
-        plan: budget.Plan,
-    ) -> list[Tensor]:
-        """IP-Adapters: a softmax of its own each; returns what they add to the output."""
-        added = []
-        rows = _index(call.rows)
-        for number, adapter in sighting.adapters.items():
-            for image, (key, value) in enumerate(zip(adapter.keys, adapter.values, strict=True)):
-                several = len(adapter.keys) > 1
-                source = f"ip_adapter_{number}" + (f".{image}" if several else "")
-                k, v = (
-                    x.reshape(x.shape[0], -1, site.heads, at.q.shape[-1]).transpose(1, 2)[rows]
-                    for x in (key, value)
-                )
-                all_keys = folding.Kept(torch.arange(k.shape[2], device=k.device))
-                record, mixed = folding.fold(
-                    at.plain_q,
-                    k,
-                    at.q.shape[-1] ** -0.5,
-                    None,
-                    all_keys,
-                    every_head=plan.every_head,
-                    v=v if call.proved else None,
-                )
-                scale = _adapter_scale(site, number, image)
-                name: Name = (site.name, source)
-                run.adapters[name] = (k.shape[2], scale)
-                run.checks[site.name].note_row_sum(record)
-                call.records[name] = folding.shrink(
-                    record,
-                    run.frame.grids[site.name],
-                    plan.grids[site.name],  # type: ignore[union-attr]
-                )
-                if mixed is not None:
-                    masks = sighting.arguments.get("ip_adapter_masks")
-                    added.append(scale * _masked(mixed, masks, number, image))
-        return added
-
-
-def _pick(whole: Attended, call: Call, grid: tuple[int, int], site: Site) -> Attended:
-    """The wanted rows of a layer and the places of the picture itself."""
-    batch, heads, seen = whole.q.shape[:3]
-    places = grid[0] * grid[1]
-    if batch != call.batch or (seen != places and site.join == "cross") or seen < places:
-        raise CaptureError(
-            f"{site.name}: queries of {batch} rows and {seen} places where "
-            f"{call.batch} rows and {grid[0]}×{grid[1]} places were expected"
-        )
-    rows = _index(call.rows)
-    mask = folding.as_mask(whole.mask, batch, heads)
-    if mask is not None:
-        mask = mask[rows] if mask.shape[0] == batch else mask
-        if mask.shape[2] > places:  # FLUX: the queries of the text are not kept
-            begin = whole.image.start
-            mask = mask[:, :, begin : begin + places]
-    return Attended(
-        q=whole.q[rows][:, :, :places],
-        k=whole.k[rows],
-        v=whole.v[rows],
-        scale=whole.scale,
-        mask=mask,
-        text=whole.text,
-        image=whole.image,
-        plain_q=whole.plain_q[rows][:, :, :places],
-    )
-
-
-def _kept(frame: Frame, at: Attended) -> folding.Kept:
-    """The columns of the trace as positions in one layer's softmax."""
-    keys = [c.key for c in frame.columns if c.key is not None]
-    taken = set(keys)
-    condition = max(r.stop for s, r in frame.streams.items() if s != "image")
-    if len(at.text) != condition:
-        raise CaptureError(f"a layer has {len(at.text)} condition keys, expected {condition}")
-    device = at.k.device
-    groups = []
-    for column in frame.columns:
-        if column.rest:
-            left = [at.text[k] for k in frame.streams[column.stream] if k not in taken]
-            groups.append(torch.tensor(left, device=device))
-        elif column.key is None:
-            groups.append(torch.tensor(list(at.image), device=device))
-    return folding.Kept(torch.tensor([at.text[k] for k in keys], device=device), groups)
-
-
-def _index(rows: tuple[int, ...]) -> slice | list[int]:
-    """Rows as a slice where they are in a row: a view instead of a copy."""
-    if rows == tuple(range(rows[0], rows[-1] + 1)):
-        return slice(rows[0], rows[-1] + 1)
-    return list(rows)
-
-
-def _adapter_scale(site: Site, number: int, image: int) -> float:
-    scales = site.module.processor.scale  # type: ignore[union-attr]
-    scale = scales[number] if isinstance(scales, (list, tuple)) else scales
-    return float(scale[image] if isinstance(scale, (list, tuple)) else scale)  # type: ignore[arg-type]
-
-
-def _masked(mixed: Tensor, masks: Any, number: int, image: int) -> Tensor:
-    """An adapter's contribution where its mask lets it act."""
-    if masks is None:
-        return mixed
-    masks = masks if isinstance(masks, list) else list(masks.unsqueeze(1))
-    if masks[number] is None:
-        return mixed
-    batch, heads, places, width = mixed.shape
-    mask = masks[number][:, image].to(mixed)
-    return mixed * proof.adapter_mask(mask, batch, heads, places, width)
 
 
 def _number(timestep: Any) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -129,6 +129,7 @@ class Run:
         self.first: Position | None = None
         self.last: Position | None = None
         self.last_given: float | None = None
+        self.offset = 0
         self.calls = 0
         self.counted = 0
         self.complete = False
@@ -148,6 +149,17 @@ class Run:
         self._pending: Shipment | None = None
         self._kept_calls = 0
         self.lock = threading.RLock()
+
+    def declare(self, sites: Iterable[Site]) -> None:
+        """Every hooked layer is in the audit, whether it gives records or not."""
+        for site in sites:
+            self.checks.setdefault(site.name, Check())
+
+    def laid_out(self) -> tuple[Frame, Plan]:
+        """What was fixed at the first call; raises before it."""
+        if self.frame is None or self.plan is None:
+            raise RuntimeError("the run has had no first call yet")
+        return self.frame, self.plan
 
     @property
     def recorded(self) -> int:
@@ -214,9 +226,7 @@ class Run:
             self._settle()
             some = slice(-1, None) if newest else slice(None)
             steps, records = self._steps[some], self._records[some]
-            plan, frame = self.plan, self.frame
-            if frame is None or plan is None:
-                raise RuntimeError("a run without a first call has no trace")
+            frame, plan = self.laid_out()
             layers = self._layers(frame, plan, records)
             number = {name: i for i, name in enumerate(layers)}
             pictures, previews = self.pictures, list(self.previews)

@@ -66,36 +66,66 @@ def position(scheduler: Any, seen: int) -> Position:
 
     Args:
         scheduler: The scheduler of the run, or None.
-        seen: Calls of the run that were counted before this one; used where the scheduler keeps
-            no index of its own (DDIM, DDPM).
+        seen: Steps of the schedule that went before; used where the scheduler keeps no index of
+            its own (DDIM, DDPM).
     """
     if hasattr(scheduler, "step_index"):
         order = scheduler.step_index
         order = getattr(scheduler, "begin_index", None) if order is None else order
-        order = int(order or 0)
-        if getattr(scheduler, "order", 1) == 2:  # Heun and its kind: 2n − 1 calls for n steps
-            return Position(order, order // 2, order % 2)
-        return Position(order, order, 0)
+        return _placed(scheduler, int(order or 0))
     if hasattr(scheduler, "plms_timesteps"):
-        return _pndm(scheduler)
+        return _placed(scheduler, int(scheduler.counter))
     return Position(None, seen, 0)
 
 
-def _pndm(scheduler: Any) -> Position:
+def _placed(scheduler: Any, order: int) -> Position:
+    """The step and the call that a scheduler's running number means."""
+    if hasattr(scheduler, "plms_timesteps"):
+        return _pndm(scheduler, order)
+    if getattr(scheduler, "order", 1) == 2:  # Heun and its kind: 2n − 1 calls for n steps
+        return Position(order, order // 2, order % 2)
+    return Position(order, order, 0)
+
+
+def _pndm(scheduler: Any, order: int) -> Position:
     """PNDM: four calls for each Runge-Kutta step, or two for the first linear multistep."""
-    counter = int(scheduler.counter)
     if scheduler.config.skip_prk_steps:
-        return Position(counter, max(counter - 1, 0), int(counter == 1))
+        return Position(order, max(order - 1, 0), int(order == 1))
     warm = len(scheduler.prk_timesteps)
-    if counter < warm:
-        return Position(counter, counter // 4, counter % 4)
-    return Position(counter, warm // 4 + counter - warm, 0)
+    if order < warm:
+        return Position(order, order // 4, order % 4)
+    return Position(order, warm // 4 + order - warm, 0)
 
 
-def total_calls(scheduler: Any) -> int | None:
-    """Denoiser calls that the schedule holds in all, or None if there is no schedule."""
+def offset(scheduler: Any, given: float | None) -> int:
+    """Steps that image-to-image skips in a schedule without an index; 0 where it has one."""
     timesteps = getattr(scheduler, "timesteps", None)
-    return None if timesteps is None else len(timesteps)
+    if timesteps is None or given is None or hasattr(scheduler, "step_index"):
+        return 0
+    return next((i for i, t in enumerate(timesteps.tolist()) if t == given), 0)
+
+
+def is_last(scheduler: Any, place: Position) -> bool:
+    """Whether the schedule ends with this call; always where there is no schedule."""
+    timesteps = getattr(scheduler, "timesteps", None)
+    if timesteps is None:
+        return True
+    return (place.step if place.order is None else place.order) + 1 >= len(timesteps)
+
+
+def total_steps(scheduler: Any, first: Position) -> int | None:
+    """Steps that the run will have, or None if there is no schedule."""
+    timesteps = getattr(scheduler, "timesteps", None)
+    if timesteps is None:
+        return None
+    if first.order is None:
+        return len(timesteps) - first.step
+    return _placed(scheduler, len(timesteps) - 1).step - first.step + 1
+
+
+def most_calls(scheduler: Any) -> int:
+    """Denoiser calls that a step may have."""
+    return 2 if getattr(scheduler, "order", 1) == 2 or hasattr(scheduler, "plms_timesteps") else 1
 
 
 def describe(scheduler: Any, place: Position, first: Position, given: float | None) -> Step:

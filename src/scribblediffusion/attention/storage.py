@@ -219,8 +219,8 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Attentio
 
 
 def _layer(values: dict[str, Any]) -> Layer:
-    thinned = values["thinned_from"]
-    return Layer(**(values | {"thinned_from": thinned and tuple(thinned)}))
+    thinned = values.pop("thinned_from")
+    return Layer(**values, thinned_from=None if thinned is None else (thinned[0], thinned[1]))
 
 
 def _prompt(values: dict[str, Any]) -> Prompt:

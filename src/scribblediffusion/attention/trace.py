@@ -38,7 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -541,6 +541,45 @@ class AttentionTrace:
 
         return storage.load(Path(path))
 
+    def to_xarray(self, layer: LayerSelector = None, step: StepSelector = None) -> Any:
+        """Raw attention with named dimensions; needs the extra ``scribblediffusion[xarray]``.
+
+        Args:
+            layer: Which layers; averaged on the largest of their grids (see `attention`).
+            step: Which steps.
+
+        Returns:
+            `xarray.DataArray`, float32, of dimensions step, picture, head, token, row, column.
+            Coordinates: step (index), call, noise_remaining, token (its text; ``rest`` and the
+            names of whole streams too), key (−1 for sums) and stream. Sums over token are 1.
+
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        import xarray
+
+        positions = self._steps(step)
+        steps = [self.steps[i] for i in positions]
+        values = np.stack([self.attention(layer=layer, step=one) for one in steps])
+        columns = self.columns[CONDITION]
+        named = {token.key: token.text for token in self.tokens}
+        noise = [np.nan if s.noise_remaining is None else s.noise_remaining for s in steps]
+        texts = [_column_name(c, named) for c in columns]
+        return xarray.DataArray(
+            values,
+            dims=("step", "picture", "head", "token", "row", "column"),
+            coords={
+                "step": [s.index for s in steps],
+                "call": ("step", [s.call for s in steps]),
+                "noise_remaining": ("step", noise),
+                "token": texts,
+                "key": ("token", [-1 if c.key is None else c.key for c in columns]),
+                "stream": ("token", [c.stream for c in columns]),
+            },
+            name="attention",
+            attrs={"prompt": self.prompt, "branch": self.branch, "view": "attention"},
+        )
+
     @classmethod
     def from_arrays(
         cls,
@@ -713,6 +752,13 @@ class AttentionTrace:
             one = (one / len(there)).reshape(grid.height, grid.width)
             total += resize(one, largest.height, largest.width)
         return total / len(positions)
+
+
+def _column_name(column: Column, named: Mapping[int, str]) -> str:
+    """A column as a person reads it."""
+    if column.key is not None:
+        return named[column.key]
+    return "rest" if column.rest else column.stream
 
 
 def _decode(stored: np.ndarray) -> np.ndarray:
