@@ -233,7 +233,9 @@ def sana() -> SanaPipeline:
     )
 
 
-def sd3(*, qk_norm: str | None = "rms_norm") -> StableDiffusion3Pipeline:
+def sd3(
+    *, qk_norm: str | None = "rms_norm", dual: tuple[int, ...] = (0,)
+) -> StableDiffusion3Pipeline:
     torch.manual_seed(4)
     network = SD3Transformer2DModel(
         sample_size=16,
@@ -247,7 +249,7 @@ def sd3(*, qk_norm: str | None = "rms_norm") -> StableDiffusion3Pipeline:
         pooled_projection_dim=56,
         out_channels=4,
         qk_norm=qk_norm,
-        dual_attention_layers=(0,),
+        dual_attention_layers=dual,
     ).eval()
     return quiet(
         StableDiffusion3Pipeline(
@@ -330,6 +332,7 @@ def latents_of(
     generator = torch.Generator().manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         return pipe(
             prompt, num_inference_steps=steps, generator=generator, output_type="latent", **options
         )[0]

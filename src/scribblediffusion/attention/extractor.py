@@ -56,6 +56,7 @@ _SURVIVABLE = (
     ArithmeticError,
     MemoryError,
     AttentionError,
+    Warning,  # where warnings are made errors
 )
 
 
