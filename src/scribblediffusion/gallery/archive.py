@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from scribblediffusion.errors import GalleryError
@@ -44,7 +45,7 @@ def unpack(path: Path, folder: Path) -> str:
             return _unpack(archive, path.name, folder)
     except FileNotFoundError:
         raise GalleryError(f"cannot import {path}: there is no such file") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise GalleryError(f"cannot import {path}: not a whole ZIP file ({error})") from None
     except (zipfile.LargeZipFile, ValueError, LookupError) as error:
         raise GalleryError(f"cannot import {path}: {error}") from None

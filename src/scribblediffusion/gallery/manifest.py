@@ -51,6 +51,7 @@ def is_safe(name: str) -> bool:
     path = PurePosixPath(name)
     return (
         0 < len(name) <= 200
+        and bool(path.parts)
         and str(path) == name
         and all(_PART.fullmatch(p) and not _RESERVED.fullmatch(p) for p in path.parts)
     )

@@ -1,0 +1,192 @@
+"""Whole or absent: killed at any file-system call, on a full disk, and with many writers."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from scribblediffusion.errors import GalleryError
+from scribblediffusion.gallery import Gallery, durable
+
+HERE = Path(__file__).parent
+SINGLE = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="uses fork and signals")
+
+
+def run_script(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=SINGLE, cwd=HERE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("doing", "least"), [("add", 40), ("import", 30), ("attach", 20),
+                                              ("delete", 10), ("list", 4)])  # fmt: skip
+def test_killed_at_every_call(tmp_path, doing, least):
+    states = [json.loads(line) for line in run_script("killed.py", doing, tmp_path).splitlines()]
+    *killed, ended = states
+    assert len(killed) >= least
+    assert ended["call"] is None
+    before, after = {"add": (1, 2), "import": (1, 2), "delete": (1, 0)}.get(doing, (1, 1))
+    assert len(ended["runs"]) == after
+    for state in states:
+        assert len(state["runs"]) in (before, after), state
+        assert state["damage"] == [], state
+        assert state["left"] == [], state
+        assert state["opened"] == ["a red apple"] * len(state["runs"]), state
+        if doing == "delete":
+            assert len(state["runs"]) + len(state["bin"]) == 1, state
+    counts = [len(state["runs"]) for state in states]
+    assert counts == sorted(counts, reverse=doing == "delete"), "once there, it stays"
+    if doing in ("add", "import"):
+        assert {before, after} <= set(counts[:-1]), "killed before and after it was there"
+    if doing == "attach":
+        assert ended["views"] == ["views/view.gif"]
+
+
+def test_two_writers_under_a_frozen_clock(tmp_path):
+    code = textwrap.dedent(
+        """
+        import sys, time
+        time.time = lambda: 1_790_000_000.0
+        from tiny import tiny_trace
+        from scribblediffusion.gallery import Gallery
+        gallery, trace = Gallery(sys.argv[1]), tiny_trace()
+        sys.stdin.readline()
+        for i in range(200):
+            gallery.add(trace)
+            if i % 20 == 0:
+                gallery.list()
+        """
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "g"],
+            stdin=subprocess.PIPE,
+            env=SINGLE,
+            cwd=HERE,
+        )
+        for _ in range(2)
+    ]
+    for writer in writers:
+        writer.stdin.write(b"go\n")
+        writer.stdin.close()
+    assert [writer.wait() for writer in writers] == [0, 0]
+    gallery = Gallery(tmp_path / "g")
+    ids = [run.id for run in gallery]
+    assert len(ids) == len(set(ids)) == 400
+    assert ids == sorted(ids, reverse=True)
+    assert gallery.verify() == ()
+    assert set(os.listdir(gallery.root / ".tmp")) <= durable.LOCKS
+
+
+def test_a_full_disk_leaves_old_runs_untouched(gallery, trace, monkeypatch):
+    old = gallery.add(trace)
+    real, left = os.fsync, 0
+
+    def full(handle):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for succeed in range(6):
+        left = succeed
+        with pytest.raises(GalleryError, match="disk is full; nothing was changed"):
+            gallery.add(trace)
+        assert [run.id for run in gallery] == [old.id]
+        assert gallery.verify() == ()
+        assert set(os.listdir(gallery.root / ".tmp")) <= durable.LOCKS
+
+
+def test_files_that_really_cannot_grow(tmp_path):
+    code = textwrap.dedent(
+        """
+        import resource, signal, sys
+        from tiny import tiny_trace
+        from scribblediffusion.errors import GalleryError
+        from scribblediffusion.gallery import Gallery
+        gallery, trace = Gallery(sys.argv[1]), tiny_trace()
+        old = gallery.add(trace)
+        (gallery.root / ".index.sqlite").unlink(missing_ok=True)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
+        try:
+            gallery.add(trace)
+        except GalleryError as error:
+            print(error)
+        print([run.id for run in gallery] == [old.id], gallery.verify(), gallery.open(old.id))
+        """
+    )
+    out = run_script("-c", code, tmp_path / "g").splitlines()
+    assert out[0].startswith("cannot save the run: the disk is full")
+    assert out[1].startswith("True () AttentionTrace")
+
+
+def test_a_place_that_may_not_be_written_to(gallery, trace, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(gallery.root))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(GalleryError, match="may not be written to"):
+        gallery.add(trace)
+    assert len(gallery) == 0
+
+
+def test_an_interrupt_leaves_nothing(gallery, trace, monkeypatch):
+    def interrupt(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.add(trace)
+    assert set(os.listdir(gallery.root / ".tmp")) <= durable.LOCKS
+
+
+def test_sweeping_leaves_the_living_alone(tmp_path):
+    with durable.private_folder(tmp_path) as folder:
+        (folder / "half").write_text("x")
+        assert durable.sweep(tmp_path) == 0
+        assert (folder / "half").exists()
+    assert not folder.exists()
+    orphan = tmp_path / durable.TEMPORARY / "0123456789abcdef"
+    orphan.mkdir()
+    (orphan.parent / "fedcba9876543210.lock").touch()
+    assert durable.sweep(tmp_path) == 2
+    assert set(os.listdir(tmp_path / durable.TEMPORARY)) == {"gate"}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "day" / "run").mkdir(parents=True)
+    (tmp_path / "day" / "run" / "old").touch()
+    with durable.private_folder(tmp_path) as folder, pytest.raises(FileExistsError):
+        durable.publish(folder, tmp_path / "day" / "run")
+    assert (tmp_path / "day" / "run" / "old").exists()
+
+
+def test_staged_folders_that_nobody_added_go_after_a_week(gallery, trace):
+    forgotten, fresh = gallery.stage("old"), gallery.stage("new")
+    os.utime(forgotten, (1, 1))
+    gallery.add(trace)
+    assert not forgotten.exists()
+    assert fresh.exists()
+
+
+def test_threads_share_a_gallery(gallery, trace):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(_):
+        run = gallery.add(trace)
+        return run.id in {r.id for r in gallery}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(12)))
+    assert len(Gallery(gallery.root)) == 12

@@ -1,0 +1,379 @@
+"""The gallery in daily use: add, find, look after, carry."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import tiny_trace
+
+from scribblediffusion.errors import GalleryError, ScribbleError, TraceFileError
+from scribblediffusion.gallery import Gallery, default_root
+from scribblediffusion.gallery.run import slug
+from scribblediffusion.sketch import Sketch
+
+
+def stage(gallery, prompt="a red apple", seed=None):
+    """A run without trace or pictures: quick to save."""
+    folder = gallery.stage(prompt)
+    record = {"prompt": prompt, "seed": seed}
+    (folder / "run.json").write_text(json.dumps(record), encoding="ascii")
+    return gallery.add(folder)
+
+
+def a_sketch():
+    rng = np.random.default_rng(1)
+    drawn = np.where(rng.random((256, 256)) > 0.9, rng.integers(0, 90, (256, 256)), 255)
+    mask = np.zeros((256, 256), np.uint8)
+    mask[:, :100] = 255
+    return Sketch.from_image(drawn.astype(np.uint8), mask=mask)
+
+
+# --- add ----------------------------------------------------------------------------------------
+
+
+def test_a_run_keeps_everything(gallery, trace):
+    sketch = a_sketch()
+    run = gallery.add(trace, sketch=sketch, settings={"guidance_scale": np.float32(3.5)})
+    assert set(run.files) == {
+        "image.png", "sketch.png", "mask.png", "trace.safetensors", "run.json"
+    }  # fmt: skip
+    record = run.record
+    assert record["prompt"] == run.prompt == "a red apple"
+    assert record["seed"] == run.seed == 7
+    assert record["settings"] == {"seed": 7, "num_inference_steps": 2, "guidance_scale": 3.5}
+    assert [step["noise_remaining"] for step in record["steps"]] == [1.0, 0.5]
+    assert record["picture_size"] == [8, 8]
+    assert np.asarray(Image.open(run.image)).mean() == 200
+    again = gallery.open(run.id)
+    np.testing.assert_array_equal(
+        again.weights(layer=0, step=0).round(2), trace.weights(layer=0, step=0).round(2)
+    )
+    assert gallery.verify() == ()
+
+
+def test_the_sketch_comes_back_bit_for_bit(gallery, trace):
+    sketch = a_sketch()
+    kept = gallery.add(trace, sketch=sketch).sketch()
+    np.testing.assert_array_equal(kept.ink, sketch.ink)
+    np.testing.assert_array_equal(kept.mask, sketch.mask)
+    assert kept.cleaning == sketch.cleaning
+    assert kept.active.tolist() == sketch.active.tolist()
+
+
+def test_a_folder_is_named_by_time_slug_and_id(gallery, trace, clock):
+    run = gallery.add(trace)
+    local = datetime.fromtimestamp(clock.now).astimezone()
+    assert run.name == f"{local:%Y-%m-%d}/{local:%H%M%S}-a-red-apple-{run.id}"
+    assert run.folder == gallery.root / run.name
+    assert run.created == local
+
+
+def test_pictures_carry_prompt_and_seed(gallery):
+    prompt = "ein süßer Apfel 🍎\nzweite Zeile"
+    run = gallery.add(tiny_trace(prompt, seed=11))
+    for name in ("image.png", "sketch.png"):
+        text = Image.open(run.folder / name).text
+        assert text["Prompt"] == prompt
+        assert text["Seed"] == "11"
+
+
+def test_every_picture_of_a_batch_is_kept(gallery):
+    trace = tiny_trace()
+    run = gallery.add(dataclasses.replace(trace, pictures=(trace.picture, 255 - trace.picture)))
+    assert np.asarray(Image.open(run.folder / "image-2.png")).mean() == 55
+
+
+def test_a_staged_folder_is_published_with_its_views(gallery, trace):
+    folder = gallery.stage("a red apple", "two circles")
+    assert folder.is_dir()
+    (folder / "evolution.gif").write_bytes(b"GIF89a")
+    (folder / ".DS_Store").write_bytes(b"x")
+    run = gallery.add(trace, folder=folder)
+    assert not folder.exists()
+    assert "evolution.gif" in run.files
+    assert ".DS_Store" not in run.files
+    assert run.record["sketch_info"] == "two circles"
+    assert len(gallery) == 1
+
+
+def test_a_folder_with_a_trace_is_a_run(gallery, trace, tmp_path):
+    (tmp_path / "made").mkdir()
+    trace.save(tmp_path / "made" / "trace.safetensors")
+    run = gallery.add(tmp_path / "made", settings={"seed": 9})
+    assert (run.prompt, run.seed) == ("a red apple", 9)
+    assert run.image is not None
+    assert (tmp_path / "made").exists()
+
+
+def test_a_folder_with_a_damaged_trace_is_refused(gallery, trace, tmp_path):
+    folder = gallery.stage("x")
+    data = trace.save(tmp_path / "t.safetensors").read_bytes()
+    (folder / "trace.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TraceFileError):
+        gallery.add(folder)
+    assert len(gallery) == 0
+    assert folder.is_dir()
+
+
+def test_what_cannot_be_added(gallery, tmp_path):
+    with pytest.raises(GalleryError, match="no folder"):
+        gallery.add(tmp_path / "none")
+    folder = gallery.stage("x")
+    (folder / "secret").symlink_to("/etc/hostname")
+    with pytest.raises(GalleryError, match="is a link"):
+        gallery.add(folder)
+    (folder / "secret").unlink()
+    (folder / "a:b.txt").write_text("x")
+    with pytest.raises(GalleryError, match="cannot be the name"):
+        gallery.add(folder)
+    assert len(gallery) == 0
+
+
+def test_attached_views_are_verified(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    (tmp_path / "a.gif").write_bytes(b"first")
+    gallery.attach(run.id, tmp_path / "a.gif", "evolution.gif")
+    (tmp_path / "a.gif").write_bytes(b"second")
+    path = gallery.attach(run.id, tmp_path / "a.gif", "evolution.gif")
+    assert path.read_bytes() == b"second"
+    assert "views/evolution.gif" in run.files
+    assert gallery.verify() == ()
+    path.write_bytes(b"sec0nd")
+    assert [d.file for d in gallery.verify(run.id)] == ["views/evolution.gif"]
+    with pytest.raises(GalleryError, match="cannot name a view"):
+        gallery.attach(run.id, tmp_path / "a.gif", "../run.json")
+
+
+NASTY = [
+    "", " ", "../../etc/passwd", "..\\..\\x", "/abs", "a\0b", "\u202egnp.exe", "🍎" * 50, "CON",
+    "con.txt", "NUL", "x" * 10_000, "ends. . .", "-rf", "~", "$HOME", "a\nb\tc", "\ud800", "Ä" * 99,
+    "C:\\x", "aux", "*?<>|\"'", "\u200b", "ﬃ", "%2e%2e%2f", "run.json", "'; drop table runs; --",
+]  # fmt: skip
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.text(st.characters(), max_size=300) | st.sampled_from(NASTY))
+@example("a\0b")
+@example("\ud800")
+@example("x" * 10_000)
+def test_prompts_never_become_paths(tmp_path, prompt):
+    gallery = Gallery(tmp_path / "g" / "gallery")
+    run = stage(gallery, prompt)
+    assert run.folder.parent.parent == gallery.root
+    assert len(run.folder.name) <= 6 + 1 + 40 + 1 + 26
+    assert run.folder.name.isascii()
+    assert os.listdir(tmp_path) == ["g"]
+    assert os.listdir(tmp_path / "g") == ["gallery"]
+    assert gallery.list(size=1).runs[0].prompt == prompt
+    assert gallery.verify(run.id) == ()
+
+
+@pytest.mark.parametrize("prompt", NASTY)
+def test_slugs(prompt):
+    assert 1 <= len(slug(prompt)) <= 40
+    assert set(slug(prompt)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    assert slug(prompt).strip("-") == slug(prompt)
+
+
+def test_prompts_that_differ_in_case_alone_are_two_runs(gallery, clock):
+    first, second = stage(gallery, "Apple"), stage(gallery, "apple")
+    assert first.folder.name.lower() != second.folder.name.lower()
+    assert len(gallery) == 2
+
+
+# --- find ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ten(gallery, clock):
+    """Ten runs an hour apart, oldest first."""
+    names = ["red apple", "Green APPLE", "blue kite", "café crème", "apple pie", "plug", "a cat",
+             "a dog", "a car", "rocket"]  # fmt: skip
+    runs = []
+    for i, name in enumerate(names):
+        clock.now += 3600
+        runs.append(stage(gallery, name, seed=i % 3 if i else 2**64 - 1))
+    return runs
+
+
+def test_newest_first_in_pages(gallery, ten):
+    newest = [run.id for run in reversed(ten)]
+    assert [run.id for run in gallery] == newest
+    page = gallery.list(page=2, size=4)
+    assert [run.id for run in page] == newest[4:8]
+    assert (page.total, page.pages, page.number, len(page)) == (10, 3, 2, 4)
+    assert [run.id for run in gallery.list(page=3, size=4)] == newest[8:]
+    assert len(gallery.list(page=4, size=4)) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("apple", 3),
+        ("APPLE red", 1),
+        ("app", 3),
+        ("pple", 0),
+        ("cafe creme", 1),
+        ("Café", 1),
+        ("", 10),
+        ("apple kite", 0),
+        ("'; --", 10),
+        ("%", 10),
+    ],
+)
+def test_words_of_the_prompt(gallery, ten, words, found):
+    assert gallery.list(words=words).total == found
+
+
+def test_dates_and_seeds(gallery, ten):
+    middle = ten[4].created
+    assert gallery.list(since=middle).total == 6
+    assert gallery.list(until=middle).total == 4
+    day = date.fromisoformat(ten[0].name[:10])
+    same = sum(run.name.startswith(str(day)) for run in ten)
+    assert gallery.list(since=day, until=day).total == same > 0
+    assert gallery.list(since=day + timedelta(days=2)).total == 0
+    assert gallery.list(seed=0).total == 3
+    assert gallery.list(seed=2**64 - 1).runs[0].id == ten[0].id
+    assert gallery.list(seed=1, words="apple", since=middle.astimezone(UTC)).total == 1
+
+
+def test_paging_is_checked(gallery):
+    for bad in ({"page": 0}, {"size": 0}):
+        with pytest.raises(GalleryError, match="count from 1"):
+            gallery.list(**bad)
+    stage(gallery)
+    with pytest.raises(GalleryError, match="at most 100"):
+        gallery.list(words=" ".join(f"w{i}" for i in range(101)))
+
+
+def test_permalinks(gallery, ten):
+    run = ten[3]
+    assert gallery.get(run.id) == run
+    assert gallery.get(run.id.lower()) == run
+    assert gallery.get(run.id[-8:]) == run
+    for unknown in ("01AAAAAAAAAAAAAAAAAAAAAAAA", "", "x", "../..", "%"):
+        with pytest.raises(GalleryError, match="there is no run"):
+            gallery.get(unknown)
+    with pytest.raises(GalleryError, match="several"):
+        gallery.get(ten[0].id[:4])
+
+
+def test_an_empty_gallery_is_empty(gallery):
+    assert len(gallery) == 0
+    assert list(gallery) == []
+    assert gallery.verify() == ()
+    assert not gallery.root.exists()
+
+
+def test_runs_put_or_taken_away_by_hand_are_noticed(gallery, ten, tmp_path):
+    assert len(gallery) == 10
+    away = tmp_path / ten[5].folder.name
+    ten[5].folder.rename(away)
+    assert len(gallery) == 9
+    away.rename(ten[5].folder)
+    assert len(gallery) == 10
+    assert gallery.get(ten[5].id) == ten[5]
+
+
+# --- look after ---------------------------------------------------------------------------------
+
+
+def test_delete_restore_and_empty(gallery, ten):
+    place = gallery.delete(ten[2].id)
+    assert place.is_dir()
+    assert len(gallery) == 9
+    with pytest.raises(GalleryError, match="in the bin"):
+        gallery.get(ten[2].id)
+    assert [run.id for run in gallery.bin()] == [ten[2].id]
+    assert gallery.restore(ten[2].id) == ten[2]
+    assert len(gallery) == 10
+    gallery.delete(ten[2].id)
+    gallery.delete(ten[3].id)
+    assert gallery.empty_bin() == 2
+    assert gallery.bin() == ()
+    with pytest.raises(GalleryError, match="in the bin"):
+        gallery.restore(ten[2].id)
+
+
+def test_the_place_can_be_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCRIBBLE_GALLERY", str(tmp_path / "here"))
+    assert Gallery().root == default_root() == tmp_path / "here"
+    monkeypatch.delenv("SCRIBBLE_GALLERY")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Gallery().root.name == "gallery"
+    assert "scribblediffusion" in str(Gallery().root)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(GalleryError, match="is a file"):
+        Gallery(tmp_path / "file")
+
+
+def test_it_opens_without_torch_and_diffusers(gallery, trace):
+    run = gallery.add(trace)
+    code = (
+        "import sys; sys.modules.update(torch=None, diffusers=None, transformers=None);"
+        "from scribblediffusion.gallery import Gallery;"
+        f"g = Gallery({str(gallery.root)!r});"
+        f"print(g.open({run.id!r}).prompt, len(g.list()), g.get({run.id!r}).sketch().is_blank)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "a red apple 1 True"
+
+
+def test_errors_belong_to_the_tree():
+    assert issubclass(GalleryError, ScribbleError)
+
+
+# --- carry --------------------------------------------------------------------------------------
+
+
+def test_export_and_import(gallery, trace, tmp_path):
+    run = gallery.add(trace, sketch=a_sketch())
+    archive = gallery.export(run.id, tmp_path)
+    assert archive == tmp_path / f"{run.folder.name}.zip"
+    other = Gallery(tmp_path / "other")
+    came = other.import_zip(archive)
+    assert (came.id, came.name, came.record) == (run.id, run.name, run.record)
+    assert other.verify() == ()
+    assert {n: (came.folder / n).read_bytes() for n in came.files} == {
+        n: (run.folder / n).read_bytes() for n in run.files
+    }
+    assert other.import_zip(archive).id == run.id
+    assert len(other) == 1
+    assert gallery.import_zip(archive) == run
+
+
+def test_a_damaged_run_is_not_exported(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    run.image.write_bytes(b"x")
+    with pytest.raises(GalleryError, match=r"image\.png"):
+        gallery.export(run.id, tmp_path / "out.zip")
+    assert os.listdir(tmp_path) == ["gallery"]
+
+
+def test_another_run_under_the_same_id_is_not_overwritten(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    archive = gallery.export(run.id, tmp_path / "a.zip")
+    (tmp_path / "v.gif").write_bytes(b"v")
+    gallery.attach(run.id, tmp_path / "v.gif")
+    with pytest.raises(GalleryError, match="is here, but other"):
+        gallery.import_zip(archive)
+    assert "views/v.gif" in gallery.get(run.id).files
+
+
+def test_export_says_where_it_cannot_write(gallery, trace):
+    run = gallery.add(trace)
+    with pytest.raises(GalleryError, match="cannot export"):
+        gallery.export(run.id, Path("/proc/none/out.zip"))
