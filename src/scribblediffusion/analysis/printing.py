@@ -26,7 +26,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [self.header, *self.rows] if self.rows else []
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         body = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in lines]
         return "\n".join([self.title, *("  " + line.rstrip() for line in body), *self.notes])
 

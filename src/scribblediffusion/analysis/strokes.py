@@ -125,7 +125,7 @@ def read_strokes(ink: Array, threshold: float = THRESHOLD) -> Strokes:
     graph = pruned(graph_of(skeletonize(drawn)), depth)
     paths, touching, nodes = paths_of(graph)
     crossings = _crossings(paths, touching, graph, nodes, depth)
-    corners = tuple(c for i, path in enumerate(paths) for c in _corners(i, path))
+    corners = tuple(c for i, path in enumerate(paths) for c in _corners(i, path, depth))
     ends = tuple(_ends(paths, touching, nodes))
     holes = _holes(drawn, paths, corners)
     return Strokes(np.asarray(ink, np.float32), paths, ends, crossings, corners, holes, blobs)
@@ -233,18 +233,22 @@ def _is_link(chain: list[Pixel], path: Path) -> bool:
     )
 
 
-def _corners(index: int, path: Path, near: int = 5, far: int = 10) -> Iterator[Corner]:
-    """Turns of more than 45° that happen within a few pixels.
+def _corners(index: int, path: Path, depth: Array) -> Iterator[Corner]:
+    """Turns of more than 45° that happen within a few pixels (more in a broad stroke, whose
+    skeleton cuts its corners).
 
     Over twice the distance a circle turns twice as far, and a corner no further: a corner's turn
     over `near` pixels exceeds what the turn over `far` would give on a circle.
     """
+    at = path.points.round().astype(int)
+    near = max(5, round(1.3 * float(np.median(depth[at[:, 1], at[:, 0]]))))
+    far = 2 * near
     if len(path.points) < 2 * near + 3:
         return
     sharp, short = _turns(path, near)
     wide, long = _turns(path, far)
     round_share = short / long  # 1 near the ends of a path, where it cannot be told
-    sudden = sharp > wide * (round_share + 0.42 * (1 - round_share))
+    sudden = sharp > wide * (round_share + 0.32 * (1 - round_share))
     found = sudden & (sharp > 38) & (wide > 45) & (short == 2 * near) & (round_share < 0.65)
     label, count = numbered(found)
     if path.closed and count > 1 and found[0] and found[-1]:

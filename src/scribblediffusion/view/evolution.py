@@ -6,10 +6,13 @@ word, and the last one stays longer. What the trace does not hold is not shown, 
 
 from __future__ import annotations
 
+import base64
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +156,14 @@ class Evolution:
             SettingError: another ending, or MP4 where there is no ffmpeg.
         """
         return save_animation(self.frames(), self.durations, path, kept=self.flat_colours)
+
+    def _repr_html_(self) -> str:
+        """The GIF itself, for notebooks."""
+        with tempfile.TemporaryDirectory() as folder:
+            content = self.save(Path(folder) / "evolution.gif").read_bytes()
+        label = escape(f"{subject_title(self.subject)}, step by step", quote=True)
+        data = base64.b64encode(content).decode()
+        return f'<img alt="{label}" src="data:image/gif;base64,{data}">'
 
     def frames(self) -> Iterator[Image.Image]:
         """The frames in the order run, RGB, all of one size."""

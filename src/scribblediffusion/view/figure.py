@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import tempfile
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,17 @@ from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import Colour, Ground, Scale, Theme, table, theme
-from scribblediffusion.view.heatmap import HeatStyle, as_image, blended, fitted_box
+from scribblediffusion.view.heatmap import HeatStyle, blended, fitted_box
+from scribblediffusion.view.page import (
+    DPI,
+    chart_at,
+    empty_at,
+    image_at,
+    points,
+    rgb,
+    square_at,
+    text_at,
+)
 from scribblediffusion.view.typeset import fitted, readable
 
 if TYPE_CHECKING:
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_DPI = 100
 _MARGIN, _GAP, _LEFT, _LABEL = 44, 20, 600, 116
 _PICTURE = (_LEFT - _GAP) // 2
 _TOP = 128
@@ -74,8 +82,8 @@ def analysis_figure(summary: RunSummary, style: FigureStyle | None = None) -> Fi
 
     style = style or FigureStyle()
     page = _Page.of(summary, style)
-    figure = Figure(figsize=(page.width / _DPI, page.height / _DPI), dpi=_DPI)
-    figure.patch.set_facecolor(_rgb(page.colours.ground))
+    figure = Figure(figsize=(page.width / DPI, page.height / DPI), dpi=DPI)
+    figure.patch.set_facecolor(rgb(page.colours.ground))
     canvas = figure.add_axes((0, 0, 1, 1))
     canvas.set(xlim=(0, page.width), ylim=(page.height, 0))
     canvas.axis("off")
@@ -86,7 +94,7 @@ def analysis_figure(summary: RunSummary, style: FigureStyle | None = None) -> Fi
     _shares(figure, canvas, page)
     _correlation(figure, canvas, page)
     note = fitted(summary.audit_line, 13, (page.width - 2 * _MARGIN) * 0.93)
-    _text(canvas, _MARGIN, page.height - 34, note, 13, page.colours.muted)
+    text_at(canvas, _MARGIN, page.height - 34, note, 13, page.colours.muted)
     return figure
 
 
@@ -210,13 +218,13 @@ def _header(canvas: Axes, page: _Page) -> None:
     trace = page.summary.trace
     room = (page.width - 2 * _MARGIN) * 0.9  # matplotlib sets a little wider than Pillow
     title = fitted(f"“{trace.prompt}”" if trace.prompt else "no prompt", 28, room)
-    _text(canvas, _MARGIN, 34, title, 26, page.colours.text)
+    text_at(canvas, _MARGIN, 34, title, 26, page.colours.text)
     parts = [f"seed {trace.settings['seed']}"] if "seed" in trace.settings else []
     count = len(page.summary.maps.steps)
     parts += [f"{count} step{'' if count == 1 else 's'}", f"{len(trace.layers)} attention layers"]
     parts[-1] = parts[-1].removesuffix("s") if len(trace.layers) == 1 else parts[-1]
     parts += [f"branch {trace.branch}"] + ([] if trace.complete else ["ended early"])
-    _text(canvas, _MARGIN, 74, fitted(" · ".join(parts), 14, room), 14, page.colours.muted)
+    text_at(canvas, _MARGIN, 74, fitted(" · ".join(parts), 14, room), 14, page.colours.muted)
 
 
 def _pictures(canvas: Axes, page: _Page) -> None:
@@ -225,18 +233,18 @@ def _pictures(canvas: Axes, page: _Page) -> None:
     right = _MARGIN + _PICTURE + _GAP
     if summary.ink is not None:
         paper = ((1 - summary.ink) * 255).round().astype(np.uint8)
-        _image(canvas, paper, (_MARGIN, _TOP, width, height), colours)
+        image_at(canvas, paper, (_MARGIN, _TOP, width, height), colours)
         for number, heard in enumerate(page.leading, start=1):
             _outline(canvas, heard, number, (_MARGIN, _TOP, width, height), colours)
         caption = "sketch, with the drawn regions heard most" if page.leading else "sketch"
-        _text(canvas, _MARGIN, _TOP + height + 9, caption, 13, colours.muted)
+        text_at(canvas, _MARGIN, _TOP + height + 9, caption, 13, colours.muted)
     else:
-        _empty(canvas, "no sketch in this trace", (_MARGIN, _TOP, width, height), colours)
+        empty_at(canvas, "no sketch in this trace", (_MARGIN, _TOP, width, height), colours)
     if summary.trace.picture is not None:
-        _image(canvas, summary.trace.picture, (right, _TOP, width, height), colours)
-        _text(canvas, right, _TOP + height + 9, "picture", 13, colours.muted)
+        image_at(canvas, summary.trace.picture, (right, _TOP, width, height), colours)
+        text_at(canvas, right, _TOP + height + 9, "picture", 13, colours.muted)
     else:
-        _empty(canvas, "no picture in this trace", (right, _TOP, width, height), colours)
+        empty_at(canvas, "no picture in this trace", (right, _TOP, width, height), colours)
 
 
 def _outline(
@@ -249,13 +257,13 @@ def _outline(
     x, y = left + x0 * width, top + y0 * height
     inset = 1.5 + 1.5 * (number - 1)  # nested regions keep lines of their own
     size = ((x1 - x0) * width - 2 * inset, (y1 - y0) * height - 2 * inset)
-    colour = _rgb(_REGION_COLOURS[(number - 1) % len(_REGION_COLOURS)])
+    colour = rgb(_REGION_COLOURS[(number - 1) % len(_REGION_COLOURS)])
     canvas.add_patch(
         Rectangle((x + inset, y + inset), *size, fill=False, edgecolor=colour, linewidth=2)
     )
     tag = (x + inset + 17 * ((number - 1) % 3) * (size[0] > 60), y + inset)
     canvas.add_patch(Rectangle(tag, 15, 17, facecolor=colour, edgecolor="none"))
-    _text(canvas, tag[0] + 7.5, tag[1] + 2, str(number), 12, (255, 255, 255), align="center")
+    text_at(canvas, tag[0] + 7.5, tag[1] + 2, str(number), 12, (255, 255, 255), align="center")
 
 
 #: Told apart on white paper, also with colour blindness (after Okabe and Ito 2008).
@@ -268,16 +276,16 @@ def _descriptions(canvas: Axes, page: _Page) -> None:
     y, colours = page.list_top, page.colours
     if not page.leading:
         missing = "no sketch regions to describe: no drawn region, or no sketch in this trace"
-        _text(canvas, _MARGIN, y, missing, 13, colours.muted)
+        text_at(canvas, _MARGIN, y, missing, 13, colours.muted)
         return
     for number, (heard, lines) in enumerate(zip(page.leading, page.lines, strict=True)):
         swatch = _REGION_COLOURS[number % len(_REGION_COLOURS)]
-        _square(canvas, (_MARGIN, y + 1), 15, swatch)
-        _text(canvas, _MARGIN + 7.5, y + 2, str(number + 1), 11, (255, 255, 255), align="center")
+        square_at(canvas, (_MARGIN, y + 1), 15, swatch)
+        text_at(canvas, _MARGIN + 7.5, y + 2, str(number + 1), 11, (255, 255, 255), align="center")
         share = percent(heard.share)
-        _text(canvas, _MARGIN + _LEFT, y, share, 13, colours.muted, align="right")
+        text_at(canvas, _MARGIN + _LEFT, y, share, 13, colours.muted, align="right")
         for line in lines:
-            _text(canvas, _MARGIN + 26, y, line, 13, colours.text)
+            text_at(canvas, _MARGIN + 26, y, line, 13, colours.text)
             y += _LINE
         y += 7
 
@@ -288,7 +296,7 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
     colours = page.colours
     if not page.words:
         message = "no word has a map: the prompt is empty, or its tokens were not recorded"
-        _text(canvas, left - _LABEL, top, message, 13, colours.muted)
+        text_at(canvas, left - _LABEL, top, message, 13, colours.muted)
         return
     maps = [page.summary.maps.of(word)[list(page.steps)] for word in page.words]
     heat = [m / np.where((s := m.sum(axis=(1, 2), keepdims=True)) > 0, s, 1) for m in maps]
@@ -297,7 +305,7 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
         x = left + column * (width + 8)
         noise = page.summary.maps.noise[step]
         label = f"step {step + 1}" if noise is None else f"noise {noise_words(noise)}"
-        _text(canvas, x, top - 22, label, 13, colours.muted)
+        text_at(canvas, x, top - 22, label, 13, colours.muted)
     for row, (word, word_maps) in enumerate(zip(page.words, heat, strict=True)):
         y = top + row * (height + 8)
         _label(canvas, page, word, y)
@@ -305,7 +313,7 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
             shown = blended(
                 word_maps[column], _shown(page, step), scale, (width, height), page.style.heat
             )
-            _image(canvas, shown, (left + column * (width + 8), y, width, height), colours)
+            image_at(canvas, shown, (left + column * (width + 8), y, width, height), colours)
     _scale_bar(canvas, page, scale)
 
 
@@ -313,12 +321,12 @@ def _label(canvas: Axes, page: _Page, word: Subject, y: float) -> None:
     x = page.grid[0] - _LABEL
     entry = next(e for e in page.summary.concentrations.entries if e.subject.keys == word.keys)
     room = (_LABEL - 12) * 0.92
-    _text(canvas, x, y, fitted(word.name, 17, room), 16, page.colours.text)
+    text_at(canvas, x, y, fitted(word.name, 17, room), 16, page.colours.text)
     verdict = next(c for c in page.summary.correlations if c.subject.keys == word.keys).verdict
     lines = [f"{percent(entry.share)} of all", *textwrap.wrap(verdict, 16)]
     lines = ["did nothing", *lines[:1]] if entry.did_nothing else lines
     for number, line in enumerate(lines[:4]):
-        _text(canvas, x, y + 25 + 16 * number, line, 11.5, page.colours.muted)
+        text_at(canvas, x, y + 25 + 16 * number, line, 11.5, page.colours.muted)
 
 
 def _shown(page: _Page, step: int) -> Array | None:
@@ -335,32 +343,34 @@ def _scale_bar(canvas: Axes, page: _Page, scale: Scale) -> None:
     for fraction, label in scale.ticks():
         at = x + fraction * length
         align = "left" if fraction == 0 else "right" if fraction > 0.97 else "center"
-        _text(canvas, at, y + 17, label, 12, page.colours.muted, align=align)
+        text_at(canvas, at, y + 17, label, 12, page.colours.muted, align=align)
     over = ", over the picture as it emerged" if page.summary.trace.previews is not None else ""
     note = f"{scale.unit}; one scale for all maps{over}"
-    _text(canvas, x, y + 38, fitted(note, 12, length * 0.93), 12, page.colours.muted)
+    text_at(canvas, x, y + 38, fitted(note, 12, length * 0.93), 12, page.colours.muted)
     grid = page.summary.maps.raw.shape[-2:]
-    _text(canvas, x, y + 56, page.style.heat.note(grid), 12, page.colours.muted)
+    text_at(canvas, x, y + 56, page.style.heat.note(grid), 12, page.colours.muted)
     others = [w.name for w in page.summary.words if w not in page.words]
     if others:
         text = fitted(f"without a row: {', '.join(others)}", 12, length * 0.93)
-        _text(canvas, x, y + 74, text, 12, page.colours.muted)
+        text_at(canvas, x, y + 74, text, 12, page.colours.muted)
 
 
 def _shares(figure: Figure, canvas: Axes, page: _Page) -> None:
     colours, top = page.colours, page.charts_top
-    _text(canvas, _MARGIN, top - 28, "share of all attention, as the noise goes", 13, colours.text)
-    axes = _axes(figure, page, (_MARGIN + 40, top, 250, 220))
+    text_at(
+        canvas, _MARGIN, top - 28, "share of all attention, as the noise goes", 13, colours.text
+    )
+    axes = chart_at(figure, (page.width, page.height), page.colours, (_MARGIN + 40, top, 250, 220))
     balance = page.summary.balance
     known = all(n is not None for n in balance.noise)
     x = np.array([100 * n if n is not None else i + 1 for i, n in enumerate(balance.noise)], float)
     for number, shares in enumerate(balance.by_step.values()):
-        colour = _rgb(colours.streams[number % len(colours.streams)])
+        colour = rgb(colours.streams[number % len(colours.streams)])
         axes.plot(x, 100 * np.array(shares), color=colour, linewidth=2.2, marker="o", markersize=3)
     _line_labels(axes, page, x)
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 50, 100], ["0 %", "50 %", "100 %"])
-    axes.set_xlabel("noise remaining, %" if known else "step", color=_rgb(colours.muted))
+    axes.set_xlabel("noise remaining, %" if known else "step", color=rgb(colours.muted))
     if known and len(x) > 1:
         axes.set_xlim(max(x) + 3, min(0.0, float(min(x))))
 
@@ -374,8 +384,8 @@ def _line_labels(axes: Axes, page: _Page, x: Array) -> None:
         at = max(end, at + 9)
         colour = page.colours.streams[numbers[name] % len(page.colours.streams)]
         axes.annotate(
-            name, (1.03, at), xycoords=("axes fraction", "data"), color=_rgb(colour),
-            fontsize=_points(13), va="center", annotation_clip=False,
+            name, (1.03, at), xycoords=("axes fraction", "data"), color=rgb(colour),
+            fontsize=points(13), va="center", annotation_clip=False,
         )  # fmt: skip
 
 
@@ -383,86 +393,25 @@ def _correlation(figure: Figure, canvas: Axes, page: _Page) -> None:
     word, colours, top = page.summary.leading_word, page.colours, page.charts_top
     left = _MARGIN + 392
     if word is None:
-        _text(canvas, left, top, "no word with a map to correlate", 13, colours.muted)
+        text_at(canvas, left, top, "no word with a map to correlate", 13, colours.muted)
         return
     found = next(c for c in page.summary.correlations if c.subject.keys == word.keys)
     title = fitted(f"“{word.name}”: each step against each", 13, 230)
-    _text(canvas, left - 24, top - 28, title, 13, colours.text)
-    axes = _axes(figure, page, (left, top, 184, 184))
+    text_at(canvas, left - 24, top - 28, title, 13, colours.text)
+    axes = chart_at(figure, (page.width, page.height), page.colours, (left, top, 184, 184))
     matrix = np.ma.masked_invalid(found.array)
     lowest = float(matrix.min()) if matrix.count() else 0.0
     low = min(0.9, np.floor(lowest * 10) / 10)
     axes.imshow(matrix, cmap=page.style.heat.colours, vmin=low, vmax=1, interpolation="nearest")
-    axes.set_facecolor(_rgb(colours.panel))
+    axes.set_facecolor(rgb(colours.panel))
     ends = sorted({0, len(found.noise) - 1})
     labels = [noise_words(found.noise[i]) for i in ends]
     axes.set_xticks(ends, labels)
     axes.set_yticks(ends, labels)
-    axes.set_xlabel("noise remaining", color=_rgb(colours.muted), labelpad=-8)
+    axes.set_xlabel("noise remaining", color=rgb(colours.muted), labelpad=-8)
     strip = np.repeat(table(page.style.heat.colours)[None], 2, axis=0)
     canvas.imshow(strip, extent=(left, left + 184, top + 232, top + 222), aspect="auto")
     note = "Pearson's r" + (", grey: undefined" if found.constant else "")
     for at, text, align in ((0, f"{low:.1f}", "left"), (92, note, "center"), (184, "1", "right")):
-        _text(canvas, left + at, top + 236, text, 12, colours.muted, align=align)
-    _text(canvas, left, top + 256, fitted(found.verdict, 12, 206), 12, colours.muted)
-
-
-# --- drawing ---------------------------------------------------------------------------------
-
-
-def _rgb(colour: Colour) -> tuple[float, float, float]:
-    return colour[0] / 255, colour[1] / 255, colour[2] / 255
-
-
-def _points(pixels: float) -> float:
-    return pixels * 72 / _DPI
-
-
-def _text(
-    canvas: Axes, x: float, y: float, text: str, size: float, colour: Colour, *, align: str = "left"
-) -> None:
-    """A line whose upper edge is at y, `size` pixels high; a dollar sign is a dollar sign."""
-    canvas.text(
-        x, y, readable(text), fontsize=_points(size), color=_rgb(colour), va="top", ha=align,
-        parse_math=False,
-    )  # fmt: skip
-
-
-def _image(
-    canvas: Axes, picture: Any, box: tuple[float, float, float, float], colours: Theme
-) -> None:
-    left, top, width, height = box
-    shown = as_image(picture, (round(width), round(height)))
-    extent = (left, left + width, top + height, top)
-    canvas.imshow(np.asarray(shown), extent=extent, aspect="auto", interpolation="nearest")
-
-
-def _empty(
-    canvas: Axes, message: str, box: tuple[float, float, float, float], colours: Theme
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    left, top, width, height = box
-    canvas.add_patch(Rectangle((left, top), width, height, facecolor=_rgb(colours.panel)))
-    at = left + width / 2, top + height / 2 - 8
-    _text(canvas, *at, message, 13, colours.muted, align="center")
-
-
-def _square(canvas: Axes, at: tuple[float, float], side: float, colour: Colour) -> None:
-    from matplotlib.patches import Rectangle
-
-    canvas.add_patch(Rectangle(at, side, side, facecolor=_rgb(colour), edgecolor="none"))
-
-
-def _axes(figure: Figure, page: _Page, box: Sequence[float]) -> Axes:
-    """A chart in a box of pixels, in the colours of the page."""
-    left, top, width, height = box
-    place = left / page.width, 1 - (top + height) / page.height
-    axes = figure.add_axes((*place, width / page.width, height / page.height))
-    axes.set_facecolor(_rgb(page.colours.ground))
-    axes.tick_params(colors=_rgb(page.colours.muted), labelsize=_points(12), length=3)
-    axes.xaxis.label.set_fontsize(_points(12))
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_rgb(page.colours.muted))
-    return axes
+        text_at(canvas, left + at, top + 236, text, 12, colours.muted, align=align)
+    text_at(canvas, left, top + 256, fitted(found.verdict, 12, 206), 12, colours.muted)

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from scribblediffusion.analysis.printing import Printed
+from scribblediffusion.analysis.regions import place_in_words
 from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.view.colour import Scale, table, theme
-from scribblediffusion.view.evolution import subject_title
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
 from scribblediffusion.view.heatmap import as_image
 from scribblediffusion.view.typeset import png
@@ -109,6 +109,7 @@ def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
     trace, maps = summary.trace, summary.maps
     height, width = maps.raw.shape[-2:]
     pictures = [_shown(trace, step.index) for step in maps.steps]
+    scrubbed = _scrubbed(summary)
     size = trace.picture_size or (256, 256 * height // width)
     return {
         "size": [size[1], size[0]],
@@ -117,7 +118,8 @@ def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
         "opacity": style.heat.opacity,
         "colours": base64.b64encode(table(style.heat.colours).tobytes()).decode(),
         "labels": [str(step) for step in maps.steps],
-        "subjects": [one.data() for one in _scrubbed(summary)],
+        "subjects": [one.data() for one in scrubbed],
+        "chosen": _first(summary, scrubbed),
         "pictures": _each_once(pictures),
         "sketch": None if trace.sketch is None else _webp(trace.sketch),
     }
@@ -146,6 +148,21 @@ def _scrubbed(summary: RunSummary) -> list[_Scrubbed]:
     return [*_group(summary, words, "word"), *_group(summary, regions, "region")]
 
 
+def _first(summary: RunSummary, scrubbed: Sequence[_Scrubbed]) -> int:
+    """The leading word, where there is one, is shown first."""
+    leading = summary.leading_word
+    titles = [one.title for one in scrubbed]
+    return titles.index(_title(leading)) if leading and _title(leading) in titles else 0
+
+
+def _title(subject: Subject) -> str:
+    """A short name for a button."""
+    if subject.region is None:
+        return f"“{subject.name}”"
+    r = subject.region
+    return f"{place_in_words(r)} ({r.level}×{r.level}: {r.row}, {r.column})"
+
+
 def _group(summary: RunSummary, subjects: Sequence[Subject], kind: str) -> list[_Scrubbed]:
     heat = []
     for subject in subjects:
@@ -156,7 +173,7 @@ def _group(summary: RunSummary, subjects: Sequence[Subject], kind: str) -> list[
     if not heat:
         return []
     scale = Scale.of_heat(*(maps for _, maps in heat))
-    return [_Scrubbed(subject_title(s), kind, maps, scale) for s, maps in heat]
+    return [_Scrubbed(_title(s), kind, maps, scale) for s, maps in heat]
 
 
 def _webp(picture: Array) -> str:

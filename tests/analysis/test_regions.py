@@ -1,0 +1,161 @@
+"""Drawn cases with known answers, at several widths and directions."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from scribblediffusion.analysis.regions import describe_regions, place_in_words
+from scribblediffusion.errors import SketchError
+from scribblediffusion.sketch import REGIONS, Region
+
+CENTRE = Region(3, 1, 1)
+
+
+def draw(*strokes, width: int = 5) -> np.ndarray:
+    """Ink of strokes, each a list of points, with round ends."""
+    image = Image.new("L", (768, 768))
+    pen = ImageDraw.Draw(image)
+    for stroke in strokes:
+        points = [(3 * x, 3 * y) for x, y in stroke]
+        pen.line(points, fill=255, width=3 * width, joint="curve")
+        for x, y in (points[0], points[-1]):
+            r = 1.5 * width
+            pen.ellipse([x - r, y - r, x + r, y + r], fill=255)
+    return np.asarray(image.resize((256, 256), Image.Resampling.BOX), np.float32) / 255
+
+
+def arc(x, y, radius, start, end):
+    angle = np.radians(np.linspace(start, end, 90))
+    return [(x + radius * np.cos(a), y + radius * np.sin(a)) for a in angle]
+
+
+def ray(angle, length=100.0):
+    """A point seen from the middle; 0 is right, 90 is up."""
+    a = np.radians(angle)
+    return 128 + length * np.cos(a), 128 - length * np.sin(a)
+
+
+def described(ink, region=CENTRE):
+    return describe_regions(ink, [region])[0]
+
+
+HATCHING = [[(40 + 8 * i, 40), (20 + 8 * i, 120)] for i in range(22)]
+GRID = [[(90 + 8 * i, 90), (90 + 8 * i, 166)] for i in range(10)]
+GRID += [[(90, 90 + 8 * i), (166, 90 + 8 * i)] for i in range(10)]
+
+CASES = {
+    "horizontal": ([[(10, 128), (246, 128)]], "a straight horizontal line, 6 % ink"),
+    "vertical": ([[(128, 10), (128, 246)]], "a straight vertical line, 6 % ink"),
+    "rising": ([[(20, 236), (236, 20)]], "a straight diagonal line rising to the right, 8 % ink"),
+    "falling": ([[(20, 20), (236, 236)]], "a straight diagonal line falling to the right, 8 % ink"),
+    "L": ([[(128, 20), (128, 128), (240, 128)]], "a corner, 6 % ink"),
+    "V": ([[(108, 40), (128, 150), (148, 40)]], "a sharp corner, 9 % ink"),
+    "T": ([[(20, 128), (236, 128)], [(128, 128), (128, 240)]], "a T-shaped crossing, 9 % ink"),
+    "Y": (
+        [[(128, 128), (128, 240)], [(128, 128), (60, 40)], [(128, 128), (196, 40)]],
+        "a Y-shaped crossing, 10 % ink",
+    ),
+    "X": ([[(20, 20), (236, 236)], [(20, 236), (236, 20)]], "a crossing of two lines, 16 % ink"),
+    "plus": (
+        [[(20, 128), (236, 128)], [(128, 20), (128, 236)]],
+        "a crossing of two lines, 11 % ink",
+    ),
+    "circle": ([arc(128, 128, 25, 0, 360)], "a closed round shape, 10 % ink"),
+    "triangle": (
+        [[(100, 150), (156, 150), (128, 100), (100, 150)]],
+        "a closed shape with three corners, 11 % ink",
+    ),
+    "arch": ([arc(128, 150, 40, 200, 340)], "a curve bending down, 7 % ink"),
+    "cup": ([arc(128, 100, 40, 20, 160)], "a curve bending up, 7 % ink"),
+    "left bracket": ([arc(150, 128, 40, 110, 250)], "a curve bending right, 7 % ink"),
+    "wave": (
+        [[(90 + i, 128 + 12 * np.sin(i / 76 * 2 * np.pi)) for i in range(77)]],
+        "a winding curve, 6 % ink",
+    ),
+    "end": ([[(20, 128), (128, 128)]], "a straight horizontal line and an end, 3 % ink"),
+    "two lines": (
+        [[(20, 110), (236, 110)], [(20, 140), (236, 140)]],
+        "two straight horizontal lines, 12 % ink",
+    ),
+    "dot": ([[(128, 128), (129, 128)]], "a dot, under 1 % ink"),
+    "nothing": ([], "no ink"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_known_drawings(name):
+    strokes, words = CASES[name]
+    assert str(described(draw(*strokes))) == f"centre: {words}"
+
+
+def test_hatching_by_lines_by_both_ways_and_by_one_long_zigzag():
+    top = Region(3, 0, 1)
+    assert described(draw(*HATCHING, width=2), top).kinds == ("hatching",)
+    assert "dense hatching, vertical lines" in str(described(draw(*HATCHING, width=2), top))
+    assert "dense cross-hatching" in str(described(draw(*GRID, width=2)))
+    zigzag = [(90 + 5 * i, 90 if i % 2 else 166) for i in range(15)]
+    assert described(draw(zigzag, width=2)).kinds == ("hatching",)
+
+
+def test_a_filled_disc_is_a_filled_area_and_a_ring_is_not():
+    assert described(draw([(128, 128), (129, 128)], width=50)).kinds == ("filled",)
+    assert described(draw(arc(128, 128, 28, 0, 360), width=14)).kinds == ("closed shape",)
+
+
+@pytest.mark.parametrize("width", [2, 5, 9])
+@pytest.mark.parametrize("angle", range(0, 180, 20))
+def test_a_line_is_straight_in_every_direction(width, angle):
+    found = described(draw([ray(angle, 110), ray(angle, -110)], width=width))
+    assert found.kinds == ("straight line",)
+
+
+@pytest.mark.parametrize("width", [2, 5, 9])
+@pytest.mark.parametrize("turn", [75, 90, 120])
+@pytest.mark.parametrize("angle", [10, 55, 200])
+def test_corners_and_crossings_in_every_direction(width, turn, angle):
+    corner = [ray(angle), (128, 128), ray(angle + 180 - turn)]
+    assert described(draw(corner, width=width)).kinds == ("corner",)
+    lines = [[ray(angle), ray(angle + 180)], [ray(angle + turn), ray(angle + turn + 180)]]
+    assert "a crossing of two lines" in str(described(draw(*lines, width=width)))
+
+
+@pytest.mark.parametrize("width", [2, 5])
+@pytest.mark.parametrize("radius", [8, 14, 20, 30])
+def test_circles_have_no_corners_and_half_of_one_is_a_curve(width, radius):
+    assert described(draw(arc(128, 128, radius, 0, 360), width=width)).kinds == ("closed shape",)
+    if radius >= 20:
+        half = described(draw(arc(128, 140, radius, 180, 360), width=width))
+        assert half.features[0].phrase == "a curve bending down"
+
+
+def test_a_line_that_leaves_a_region_has_no_end_there_and_a_cut_circle_is_not_closed():
+    line = draw([(20, 112), (112, 112)])
+    assert "end" in described(line, Region(8, 3, 3)).kinds
+    assert described(line, Region(8, 3, 2)).kinds == ("straight line",)
+    ring = draw(arc(128, 128, 90, 0, 360))
+    assert all("closed shape" not in d.kinds for d in describe_regions(ring))
+
+
+def test_ink_is_the_share_of_the_area_and_describing_is_for_all_regions_in_order():
+    ink = np.zeros((256, 256), np.float32)
+    ink[:32, :16] = 0.5
+    found = describe_regions(ink)
+    assert [d.region for d in found] == list(REGIONS)
+    assert found[0].ink == pytest.approx(0.25)
+    assert found[1].what == "no ink"
+    assert found[REGIONS.index(Region(2, 0, 0))].ink == pytest.approx(0.25 / 16)
+
+
+def test_places_in_words():
+    words = {place_in_words(r) for r in REGIONS if r.level == 3}
+    assert len(words) == 9
+    assert place_in_words(Region(8, 0, 7)) == "upper right"
+    assert place_in_words(Region(8, 3, 4)) == "centre"
+
+
+@pytest.mark.parametrize(
+    "ink", [np.zeros((4, 5)), np.full((64, 64), 255.0), np.full((64, 64), np.nan), np.zeros(9)]
+)
+def test_what_is_no_drawing_is_refused_by_name(ink):
+    with pytest.raises(SketchError):
+        describe_regions(ink)
