@@ -137,7 +137,14 @@ def evaluate(
     """Measure how well pictures follow their sketches and words, on held-out scenes."""
     from scribblediffusion.evaluate.report import run
 
-    run(output, scenes=scenes, sets=tuple(sets.split(",")), model=model, progress=_progress, say=_say)
+    run(
+        output,
+        scenes=scenes,
+        sets=tuple(sets.split(",")),
+        model=model,
+        progress=_progress,
+        say=_say,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

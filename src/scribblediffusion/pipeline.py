@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from scribblediffusion.model.strokes import SketchEncoder
 from scribblediffusion.model.text import TEXT_TOKENS, PromptEncoder
 from scribblediffusion.model.tokens import tokenize
 from scribblediffusion.model.unet import ScribbleUNet
+from scribblediffusion.prompt import Reading, read
 from scribblediffusion.sketch import REGIONS, SIZE, Sketch
 
 #: Guidance that the shipped weights were tuned for on scenes of the training split.
@@ -53,6 +55,7 @@ class Condition:
 
     Attributes:
         prompts: B prompts; empty means no text.
+        readings: each prompt as the tokenizer read it.
         sketches: B cleaned sketches, None where there is none.
         ids: `[B, 77]` token ids.
         text: `[B, 77]` bool, False for padding.
@@ -61,6 +64,7 @@ class Condition:
     """
 
     prompts: tuple[str, ...]
+    readings: tuple[Reading, ...]
     sketches: tuple[Sketch | None, ...]
     ids: Tensor
     text: Tensor
@@ -151,12 +155,13 @@ class ScribblePipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "prompt_encoder->sketch_encoder->unet->autoencoder"
 
-    unet: ScribbleUNet
-    prompt_encoder: PromptEncoder
-    sketch_encoder: SketchEncoder
-    autoencoder: ScribbleAutoencoder
+    # Registered by name at run time, and typed loosely by diffusers.
+    unet: Any
+    prompt_encoder: Any
+    sketch_encoder: Any
+    autoencoder: Any
     tokenizer: Any
-    scheduler: FlowMatchEulerDiscreteScheduler
+    scheduler: Any
 
     def __init__(
         self,
@@ -181,7 +186,11 @@ class ScribblePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, source: str | Path | None = None, *, device: str | torch.device | None = None, **kwargs: Any
+        cls,
+        source: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
     ) -> ScribblePipeline:
         """Load the shipped weights, a folder, or a hub id.
 
@@ -196,7 +205,9 @@ class ScribblePipeline(DiffusionPipeline):
         folder = cls._folder(source, kwargs)
         weights.verify(folder)
         kwargs = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False} | kwargs
-        pipe = super().from_pretrained(folder, use_safetensors=True, local_files_only=True, **kwargs)
+        pipe = super().from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, **kwargs
+        )
         pipe.unet.to(memory_format=torch.channels_last)
         pipe.autoencoder.to(memory_format=torch.channels_last)
         return pipe.to(device or best_device())
@@ -213,11 +224,30 @@ class ScribblePipeline(DiffusionPipeline):
             return Path(cls.download(str(source), use_safetensors=True, **options))
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"{str(source)!r} is neither a folder here nor a model that a hub gave us ({error}); "
-                "leave it out for the shipped weights"
+                f"{str(source)!r} is neither a folder here nor a model that a hub gave us "
+                f"({error}); leave it out for the shipped weights"
             ) from error
 
     # ---------------------------------------------------------------- condition
+
+    @staticmethod
+    def clean(
+        prompt: str | Sequence[str], sketch: SketchLike, sketch_mask: SketchLike = None
+    ) -> list[Sketch | None]:
+        """One cleaned sketch for each prompt; None where there is none, or nothing is drawn.
+
+        Raises:
+            SketchError: an image that cannot be read as a sketch.
+            PromptError: another number of sketches than of prompts.
+        """
+        count = 1 if isinstance(prompt, str) else len(prompt)
+        sketches = list(sketch) if isinstance(sketch, (list, tuple)) else [sketch] * count
+        if len(sketches) != count:
+            raise PromptError(
+                f"{count} prompts but {len(sketches)} sketches: give one sketch for all, "
+                "or one (or None) for each prompt"
+            )
+        return [_clean(one, sketch_mask) for one in sketches]
 
     def condition(
         self,
@@ -241,17 +271,14 @@ class ScribblePipeline(DiffusionPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         _check_prompts(prompts, count)
-        sketches = list(sketch) if isinstance(sketch, (list, tuple)) else [sketch] * len(prompts)
-        if len(sketches) != len(prompts):
-            raise PromptError(
-                f"{len(prompts)} prompts but {len(sketches)} sketches: give one sketch for all, "
-                "or one (or None) for each prompt"
-            )
-        cleaned = [_clean(one, sketch_mask) for one in sketches]
+        cleaned = self.clean(prompts, sketch, sketch_mask)
         prompts = [p for p in prompts for _ in range(count)]
         cleaned = [c for c in cleaned for _ in range(count)]
         ids, text = tokenize(self.tokenizer, prompts)
-        _warn_cut(self.tokenizer, prompts)
+        readings = tuple(
+            read(self.tokenizer, row, [one]) for row, one in zip(ids.tolist(), prompts, strict=True)
+        )
+        _warn_cut(readings)
         blank = np.zeros((SIZE, SIZE), np.float32)
         ink = np.stack([blank if c is None else c.ink for c in cleaned])
         none = np.zeros(len(REGIONS), bool)
@@ -259,6 +286,7 @@ class ScribblePipeline(DiffusionPipeline):
         device = self._execution_device
         return Condition(
             prompts=tuple(prompts),
+            readings=readings,
             sketches=tuple(cleaned),
             ids=ids.to(device),
             text=text.to(device),
@@ -308,7 +336,7 @@ class ScribblePipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
-    ) -> Iterator[Step]:
+    ) -> Generator[Step]:
         """The sampler: one `Step` after another; leave the loop to stop.
 
         Arguments and errors are those of `__call__`; they are checked at once, not at the
@@ -316,17 +344,20 @@ class ScribblePipeline(DiffusionPipeline):
         """
         check_settings(num_inference_steps, guidance_scale, sketch_guidance_scale)
         condition = self.condition(prompt, sketch, sketch_mask, num_images_per_prompt)
+        sample = self._noise(len(condition.prompts), generator, latents)
         settings = {
             "num_inference_steps": num_inference_steps,
             "guidance_scale": float(guidance_scale),
             "sketch_guidance_scale": float(sketch_guidance_scale),
+            "height": SIZE,
+            "width": SIZE,
+            "seeds": _seeds(generator),
         }
-        sample = self._noise(len(condition.prompts), generator, latents)
         return self._denoise(condition, sample, settings)
 
     def _denoise(
         self, condition: Condition, sample: Tensor, settings: dict[str, Any]
-    ) -> Iterator[Step]:
+    ) -> Generator[Step]:
         branches = branch_weights(
             condition, settings["guidance_scale"], settings["sketch_guidance_scale"]
         )
@@ -353,7 +384,12 @@ class ScribblePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def _velocity(
-        self, sample: Tensor, timestep: Tensor, vectors: Tensor, mask: Tensor, branches: dict[str, float]
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        vectors: Tensor,
+        mask: Tensor,
+        branches: dict[str, float],
     ) -> Tensor:
         """All branches in one call of the denoiser, put together by their weights."""
         stacked = torch.cat([sample] * len(branches)).contiguous(memory_format=torch.channels_last)
@@ -361,10 +397,14 @@ class ScribblePipeline(DiffusionPipeline):
             stacked, timestep, vectors, encoder_attention_mask=mask.to(vectors.dtype)
         ).sample
         parts = output.chunk(len(branches))
-        return sum(w * part for w, part in zip(branches.values(), parts, strict=True))  # type: ignore[return-value]
+        shares = torch.tensor(list(branches.values()), dtype=output.dtype, device=output.device)
+        return torch.einsum("k,kbchw->bchw", shares, torch.stack(parts))
 
     def _noise(
-        self, count: int, generator: torch.Generator | list[torch.Generator] | None, latents: Tensor | None
+        self,
+        count: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Tensor | None,
     ) -> Tensor:
         shape = (count, self.unet.config.in_channels, LATENT, LATENT)
         if isinstance(generator, list) and len(generator) != count:
@@ -372,7 +412,9 @@ class ScribblePipeline(DiffusionPipeline):
         if latents is None:
             return randn_tensor(shape, generator, self._execution_device, self.unet.dtype)
         if tuple(latents.shape) != shape:
-            raise SettingError(f"latents of shape {shape} were expected, found {tuple(latents.shape)}")
+            raise SettingError(
+                f"latents of shape {shape} were expected, found {tuple(latents.shape)}"
+            )
         return latents.to(self._execution_device, self.unet.dtype)
 
     # ------------------------------------------------------------------- decode
@@ -427,26 +469,31 @@ class ScribblePipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "np", "latent"):
             raise SettingError(f"output_type {output_type!r} is not one of 'pil', 'np', 'latent'")
-        check_settings(num_inference_steps, guidance_scale, sketch_guidance_scale)
-        condition = self.condition(prompt, sketch, sketch_mask, num_images_per_prompt)
-        settings = {
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": float(guidance_scale),
-            "sketch_guidance_scale": float(sketch_guidance_scale),
-        }
-        sample = self._noise(len(condition.prompts), generator, latents)
-        with self.progress_bar(total=num_inference_steps) as bar:
-            for step in self._denoise(condition, sample, settings):
+        cleaned = self.clean(prompt, sketch, sketch_mask)
+        steps = self.denoise(
+            prompt,
+            cleaned,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            sketch_guidance_scale=sketch_guidance_scale,
+            num_images_per_prompt=num_images_per_prompt,
+            generator=generator,
+            latents=latents,
+        )
+        sample = latents
+        bar: Any = self.progress_bar
+        with closing(steps), bar(total=num_inference_steps) as shown:
+            for step in steps:
                 sample = step.latents
-                bar.set_description(f"Noise remaining: {step.noise_remaining:.0%}")
-                bar.update()
+                shown.set_description(f"Noise remaining: {step.noise_remaining:.0%}")
+                shown.update()
         images: Any = sample
         if output_type != "latent":
             images = self.finish(sample)
             if output_type == "pil":
                 images = [Image.fromarray(picture) for picture in images]
         self.maybe_free_model_hooks()
-        sketches = list(condition.sketches)
+        sketches = [one for one in cleaned for _ in range(num_images_per_prompt)]
         return ScribbleOutput(images, sketches) if return_dict else (images, sketches)
 
     def finish(self, latents: Tensor, *, complete: bool = True) -> np.ndarray:
@@ -465,9 +512,8 @@ class ScribblePipeline(DiffusionPipeline):
         return pictures
 
     def _begin(self, condition: Condition, branches: list[str], settings: dict[str, Any]) -> None:
-        readings = [read(self.tokenizer, prompt, TEXT_TOKENS) for prompt in condition.prompts]
         self._layout = KeyLayout.of_text_and_sketch(
-            readings,
+            condition.readings,
             text_length=TEXT_TOKENS,
             regions=REGIONS,
             branches=tuple(branches),
@@ -498,6 +544,14 @@ def best_device() -> torch.device:
 def seeded(seed: int, count: int = 1) -> list[torch.Generator]:
     """`count` generators with seeds `seed`, `seed + 1`, …: one for each picture."""
     return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+
+
+def _seeds(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:
+    """What the generators were seeded with, to be kept with a run; None for unseeded noise."""
+    if generator is None:
+        return None
+    each = generator if isinstance(generator, list) else [generator]
+    return [one.initial_seed() for one in each]
 
 
 def check_settings(steps: Any, guidance: Any, sketch_guidance: Any) -> None:
@@ -537,10 +591,10 @@ def _clean(sketch: SketchLike, mask: SketchLike) -> Sketch | None:
     return None if cleaned.is_blank else cleaned
 
 
-def _warn_cut(tokenizer: Any, prompts: list[str]) -> None:
-    for prompt in dict.fromkeys(prompts):
-        lost = read(tokenizer, prompt, TEXT_TOKENS).truncated
+def _warn_cut(readings: Sequence[Reading]) -> None:
+    for lost in dict.fromkeys(reading.truncated for reading in readings):
         if lost:
             warnings.warn(
-                f"the model reads {TEXT_TOKENS - 2} tokens; left out: {' '.join(lost)}", stacklevel=4
+                f"the model reads {TEXT_TOKENS - 2} tokens; left out: {' '.join(lost)}",
+                stacklevel=5,
             )

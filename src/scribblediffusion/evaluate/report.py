@@ -55,7 +55,9 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sheet(samples: list[tuple[Scene, np.ndarray]], columns: int = 6, side: int = 256) -> Image.Image:
+def sheet(
+    samples: list[tuple[Scene, np.ndarray]], columns: int = 6, side: int = 256
+) -> Image.Image:
     """Sketch above picture above prompt, for each sample."""
     caption, gap = 44, 16
     rows = -(-len(samples) // columns)

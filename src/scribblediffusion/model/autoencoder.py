@@ -24,6 +24,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[B, channels, H, W]` to the same shape."""
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 

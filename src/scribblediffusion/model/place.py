@@ -32,7 +32,10 @@ def fourier(x: Tensor, y: Tensor) -> Tensor:
 def orthonormal(width: int, seed: int) -> Tensor:
     """A fixed map `[16, width]` with orthonormal rows, the same on every machine."""
     generator = torch.Generator().manual_seed(seed)
-    kind = {"dtype": torch.float64, "device": "cpu"}  # real even where a skeleton is built on "meta"
+    kind = {
+        "dtype": torch.float64,
+        "device": "cpu",
+    }  # real even where a skeleton is built on "meta"
     q, r = torch.linalg.qr(torch.randn(width, FEATURES, generator=generator, **kind))
     return (q * r.diagonal().sign()).T.float().contiguous()
 
@@ -56,6 +59,11 @@ class PlaceEmbedding(nn.Module):
         self.register_buffer("map", orthonormal(width, seed))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's normalised input, with its place.
+
+        Raises:
+            ValueError: the positions are no square grid.
+        """
         side = math.isqrt(x.shape[1])
         if side * side != x.shape[1]:
             raise ValueError(f"place needs a square grid, found {x.shape[1]} positions")
@@ -63,7 +71,9 @@ class PlaceEmbedding(nn.Module):
 
 
 @torch.no_grad()
-def align_heads(attention: Attention, query_map: Tensor, key_map: Tensor, logit: float = 2.0) -> None:
+def align_heads(
+    attention: Attention, query_map: Tensor, key_map: Tensor, logit: float = 2.0
+) -> None:
     """Let half of the heads begin by attending to their own place.
 
     The rows of `to_q` and `to_k` undo the two orthonormal maps, scaled so that the logit is

@@ -64,6 +64,7 @@ class SketchEncoder(ModelMixin, ConfigMixin):
         return torch.stack(scaled, 1).flatten(0, 1)
 
     def forward(self, ink: Tensor) -> Tensor:
+        """Ink `[B, 1, 256, 256]` to tokens `[B, 77, width]`, in the order of `sketch.REGIONS`."""
         batch = ink.shape[0]
         tokens = [
             (mix(reader(self.patches(ink, level))) + self.level[i]).unflatten(0, (batch, -1))

@@ -11,7 +11,9 @@ from torch import Tensor
 from scribblediffusion.model.text import TEXT_TOKENS
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str], *, crop: bool = False) -> tuple[Tensor, Tensor]:
+def tokenize(
+    tokenizer: Any, prompts: Sequence[str], *, crop: bool = False
+) -> tuple[Tensor, Tensor]:
     """Token ids and mask, `[B, 77]` each; with `crop` only as wide as the longest prompt.
 
     An empty prompt is `[CLS] [SEP]`. What exceeds 77 tokens is cut off, `[SEP]` kept.

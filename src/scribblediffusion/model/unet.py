@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 # The pipeline loader looks for ModelMixin in the module that names a component.
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
 
 from scribblediffusion.model.place import PlaceEmbedding, align_heads, orthonormal
 
@@ -33,6 +36,42 @@ SHIPPED: dict[str, Any] = {
 }
 
 
+class SteadyGroupNorm(nn.GroupNorm):
+    """`GroupNorm` one picture at a time, so that a picture's bits do not depend on its row.
+
+    The kernel for channels-last memory cuts the whole batch into one piece a thread, and the
+    order of its sums then depends on where in the batch a picture stands.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[B, C, H, W]` to the same shape."""
+        if torch.is_grad_enabled() or len(input) == 1:
+            return super().forward(input)
+        return torch.cat([super(SteadyGroupNorm, self).forward(row) for row in input.split(1)])
+
+
+class SteadyLinear(nn.Linear):
+    """`Linear` on `[B, C]` one row at a time, for the same reason: kernels treat last rows apart."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[B, in]` to `[B, out]`."""
+        if torch.is_grad_enabled() or len(input) == 1:
+            return super().forward(input)
+        return torch.cat([super(SteadyLinear, self).forward(row) for row in input.split(1)])
+
+
+def _steadied(module: nn.Module, name: str) -> nn.Module | None:
+    """A drop-in for a module whose bits depend on its place in the batch, or None."""
+    if isinstance(module, nn.GroupNorm):
+        steady: nn.Module = SteadyGroupNorm(module.num_groups, module.num_channels, module.eps)
+    elif isinstance(module, nn.Linear) and "time_emb" in name:
+        steady = SteadyLinear(module.in_features, module.out_features)
+    else:
+        return None
+    steady.load_state_dict(module.state_dict())
+    return steady
+
+
 def _mask_first_attention(block: Any, args: tuple, kwargs: dict[str, Any]) -> tuple:
     """Give `attn1` of a block that only cross-attends the mask of the keys that it reads.
 
@@ -44,6 +83,7 @@ def _mask_first_attention(block: Any, args: tuple, kwargs: dict[str, Any]) -> tu
 class ScribbleUNet(UNet2DConditionModel):
     """`UNet2DConditionModel` whose queries know their place and whose `attn1` respects masks.
 
+    In inference a picture's result has the same bits at any row of equal-sized batches.
     Square latents only. Everything else (configuration, loading, processors) is diffusers'.
     """
 
@@ -55,6 +95,9 @@ class ScribbleUNet(UNet2DConditionModel):
         for block in self.modules():
             if isinstance(block, BasicTransformerBlock):
                 self._place(block, context)
+        for name, module in list(self.named_modules()):
+            if steady := _steadied(module, name):
+                self.set_submodule(name, steady)
 
     @staticmethod
     def _place(block: BasicTransformerBlock, context: Any) -> None:

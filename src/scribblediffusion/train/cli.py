@@ -57,7 +57,9 @@ def denoiser(
     fall: Annotated[
         float, typer.Option(help="Share of the time, at its end, over which the rate falls.")
     ] = 0.0,
-    name: Annotated[str, typer.Option(help="Checkpoint; gone on from where it exists.")] = "denoiser",
+    name: Annotated[
+        str, typer.Option(help="Checkpoint; gone on from where it exists.")
+    ] = "denoiser",
     source: Annotated[str | None, typer.Option(help="Begin from this other checkpoint.")] = None,
     seed: Annotated[int, typer.Option(help="Order of scenes and noise.")] = 0,
     pool: Annotated[int, typer.Option(help="2: a first, cheap stage on averaged latents.")] = 1,
@@ -80,7 +82,9 @@ def denoiser(
 @app.command()
 def export(
     name: Annotated[str, typer.Option(help="Which checkpoint.")] = "denoiser",
-    folder: Annotated[Path | None, typer.Option(help="Where to; the package's own weights.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to; the package's own weights.")
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Write a checkpoint's averaged weights as the folder that ships."""

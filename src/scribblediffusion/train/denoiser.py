@@ -85,7 +85,9 @@ class Denoiser(nn.Module):
         self.prompt_encoder = PromptEncoder()
         self.sketch_encoder = SketchEncoder()
 
-    def context(self, batch: Batch, keep_text: Tensor, keep_sketch: Tensor) -> tuple[Tensor, Tensor]:
+    def context(
+        self, batch: Batch, keep_text: Tensor, keep_sketch: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Keys `[B, T + 77, 256]` and their mask; a dropped text is `[CLS] [SEP]`."""
         empty = torch.zeros_like(batch.ids)
         empty[:, 0], empty[:, 1] = batch.ids[0, 0], 102

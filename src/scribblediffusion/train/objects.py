@@ -62,7 +62,7 @@ class Thing:
 @functools.cache
 def things() -> tuple[Thing, ...]:
     """The objects chosen for this project, in the order of `objects.csv`."""
-    with (files(__package__) / "objects.csv").open(encoding="utf-8") as handle:
+    with (files("scribblediffusion.train") / "objects.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     return tuple(Thing(r["hexcode"], r["name"], r["kind"], tuple(r["tags"].split())) for r in rows)
 

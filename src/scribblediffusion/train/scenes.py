@@ -178,7 +178,9 @@ def _paste(canvas: Image.Image, layer: np.ndarray, place: tuple) -> Image.Image:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if image.mode == "RGBA":  # premultiplied while resampling: no dark fringe
         image = image.convert("RGBa")
-    image = image.rotate(angle, Image.Resampling.BICUBIC).resize((side, side), Image.Resampling.LANCZOS)
+    image = image.rotate(angle, Image.Resampling.BICUBIC).resize(
+        (side, side), Image.Resampling.LANCZOS
+    )
     if image.mode == "RGBa":
         image = image.convert("RGBA")
     mask = image.getchannel(3) if image.mode == "RGBA" else image
@@ -198,7 +200,9 @@ def _mesh(rng: np.random.Generator, strength: float) -> list:
     for r in range(n):
         for c in range(n):
             corners = points[[r, r + 1, r + 1, r], [c, c, c + 1, c + 1]]
-            mesh.append(((c * step, r * step, (c + 1) * step, (r + 1) * step), tuple(corners.ravel())))
+            mesh.append(
+                ((c * step, r * step, (c + 1) * step, (r + 1) * step), tuple(corners.ravel()))
+            )
     return mesh
 
 
@@ -250,7 +254,7 @@ def scene(index: int, *, split: str = "train", seed: int = 0, count: int | None 
         it = placed[index_]
         place = (it.box, float(rng.normal() * 6), bool(rng.random() < 0.5))
         mask = _paste(picture, sprite(it.thing.code, it.colour), place)
-        labels.paste(number, it.box[:2], mask.point(lambda a: 255 * (a > 127)))
+        labels.paste(number, it.box[:2], mask.point([0] * 128 + [255] * 128))
         _paste(sketch, line(it.thing.code), place)
 
     strength = 4.5 if split == "wobbly" else abs(rng.normal()) * 2.0

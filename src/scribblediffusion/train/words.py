@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 
 from safetensors import safe_open
 from torch import Tensor
-from transformers import BertTokenizerFast
+from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
 from scribblediffusion.errors import WeightsError
 
