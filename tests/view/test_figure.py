@@ -1,0 +1,138 @@
+"""The comprehensive analysis and the report."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import make_trace
+from PIL import Image
+
+from scribblediffusion.analysis.summary import summarise
+from scribblediffusion.attention.trace import AttentionTrace, Audit, LayerAudit
+from scribblediffusion.errors import SettingError
+from scribblediffusion.view.figure import (
+    FigureStyle,
+    analysis_figure,
+    figure_image,
+    save_figure,
+)
+from scribblediffusion.view.report import report_html, save_report
+
+
+@pytest.fixture(scope="module")
+def summary(trace):
+    audit = Audit((LayerAudit("mid.attn2", 1e-7, 2e-6, 20, 20),), "float32", 1e-4, (0, 19))
+    return summarise(dataclasses.replace(trace, audit=audit))
+
+
+def texts(figure):
+    return [t for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_text()]
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_everything_is_there_nothing_is_clipped_and_no_texts_overlap(summary, ground):
+    figure = analysis_figure(summary, FigureStyle(ground))
+    shown = texts(figure)
+    figure_image(figure)
+    said = "\n".join(t.get_text() for t in shown)
+    for part in ("a red apple above a blue kite", "seed 7", "noise 100 %", "noise 5 %", "kite",
+                 "closed round shape", "text", "sketch", "Pearson", "audit passed", "2.7 % of all",
+                 "times the even share"):  # fmt: skip
+        assert part in said
+    width, height = figure.bbox.width, figure.bbox.height
+    boxes = [(t.get_window_extent(), t.get_text()) for t in shown if t.get_visible()]
+    for box, text in boxes:
+        assert box.x0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y0 >= 0, text
+        assert box.y1 <= height, text
+    for i, (a, one) in enumerate(boxes):
+        for b, other in boxes[:i]:
+            inside = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+            assert not inside or one in "12345" or other in "12345", (one, other)
+
+
+def test_long_prompts_many_words_and_dollars_fit():
+    rng = np.random.default_rng(0)
+    words = ["[CLS]", *(f"extraordinarily{i}$x" for i in range(12)), "[SEP]"]
+    weights = rng.random((3, 1, 1, 14, 8, 12)) ** 3
+    trace = AttentionTrace.from_arrays(
+        {f"l{i}": weights / weights.sum(axis=3, keepdims=True) for i in range(2)},
+        tokens=words,
+        prompt="word " * 80,
+        noise_remaining=[None] * 3,
+    )
+    figure = analysis_figure(summarise(trace))
+    figure_image(figure)
+    said = "\n".join(t.get_text() for t in texts(figure))
+    assert "without a row" in said
+    assert "step 1" in said
+    assert "no picture in this trace" in said
+    assert "no sketch in this trace" in said
+    for text in texts(figure):
+        assert text.get_window_extent().x1 <= figure.bbox.width
+
+
+def test_png_svg_and_pdf_are_written_whole(summary, tmp_path):
+    figure = analysis_figure(summary)
+    paths = save_figure(figure, *(tmp_path / "deep" / f"a.{s}" for s in ("png", "svg", "pdf")))
+    with Image.open(paths[0]) as image:
+        assert image.size == (round(figure.bbox.width), round(figure.bbox.height))
+    assert "<svg" in paths[1].read_text(encoding="utf-8")
+    assert paths[2].read_bytes().startswith(b"%PDF")
+    assert sorted(p.name for p in paths[0].parent.iterdir()) == ["a.pdf", "a.png", "a.svg"]
+    with pytest.raises(SettingError, match="png"):
+        save_figure(figure, tmp_path / "a.gif")
+    with pytest.raises(SettingError):
+        FigureStyle(words=0)
+
+
+def test_pyplot_is_never_touched(summary):
+    import sys
+
+    analysis_figure(summary)
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def embedded(page):
+    return json.loads(re.search(r"const data = (.*);\n", page)[1])
+
+
+def test_the_report_holds_every_map_and_asks_the_network_for_nothing(summary, tmp_path):
+    import base64
+
+    path = save_report(summary, tmp_path / "report.html")
+    page = path.read_text(encoding="utf-8")
+    data = embedded(page)
+    assert data["labels"][5] == "Noise remaining: 75%"
+    titles = [s["title"] for s in data["subjects"]]
+    assert titles[data["chosen"]] == f"“{summary.leading_word.name}”"
+    apple = data["subjects"][titles.index("“apple”")]
+    levels = np.frombuffer(base64.b64decode(apple["levels"]), np.uint8).reshape(20, 32, 32)
+    heat = summary.maps.heat(summary.words[2])
+    assert np.corrcoef(levels.ravel(), heat.ravel())[0, 1] > 0.999
+    assert len([p for p in data["pictures"] if p]) == 20
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "default-src 'none'" in page
+    assert "<table>" in page
+
+
+def test_a_hostile_prompt_stays_text_in_the_report():
+    trace = make_trace(steps=2, grid=8)
+    evil = '</script><img src=x onerror="alert(1)">${ground} $title "><b>'
+    prompts = (dataclasses.replace(trace.prompts[0], text=evil),)
+    page = report_html(summarise(dataclasses.replace(trace, prompts=prompts)))
+    assert "<img src=x" not in page
+    assert page.count("</script>") == 1
+    assert "${ground} $title" in page
+    embedded(page)
+
+
+def test_a_report_without_pictures_or_words_is_still_one(bare_trace):
+    assert embedded(report_html(summarise(bare_trace)))["pictures"] == [None, None]
+    half = np.full((2, 1, 1, 2, 4, 4), 0.5)
+    wordless = AttentionTrace.from_arrays({"l": half}, tokens=["[CLS]", "[SEP]"])
+    assert embedded(report_html(summarise(wordless)))["subjects"] == []

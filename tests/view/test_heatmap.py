@@ -1,0 +1,110 @@
+"""Colours, scales and overlays."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scribblediffusion.errors import SettingError
+from scribblediffusion.view.colour import DARK, LIGHT, Scale, table, theme
+from scribblediffusion.view.heatmap import (
+    HeatStyle,
+    as_image,
+    blended,
+    coloured,
+    enlarged,
+    fitted_box,
+    overlay,
+)
+
+
+def test_tables_are_matplotlibs_and_luminance_rises():
+    from matplotlib import colormaps
+
+    for name in ("inferno", "cividis"):
+        found = table(name)
+        assert found.shape == (256, 3)
+        np.testing.assert_allclose(found / 255, colormaps[name].colors, atol=0.003)
+        luminance = found @ [0.2126, 0.7152, 0.0722]
+        assert (np.diff(luminance) > -0.8).all()
+    with pytest.raises(SettingError, match="inferno, cividis"):
+        table("jet")
+
+
+def test_the_scale_begins_at_zero_is_shared_and_prints_its_unit():
+    a, b = np.full((4, 8), 1 / 32), np.eye(4, 8) / 4
+    scale = Scale.of_heat(a, b)
+    assert scale.top == 0.25
+    np.testing.assert_allclose(scale.fraction(a), 0.125)
+    assert scale.ticks() == ((0.0, "0"), (0.25, "2"), (0.5, "4"), (0.75, "6"), (1.0, "8"))
+    raw = Scale.of_attention(np.array([[0.0, 0.4]]))
+    assert [text for _, text in raw.ticks()] == ["0%", "10%", "20%", "30%", "40%"]
+    assert Scale.of_heat(np.zeros((2, 2))).top == 1.0
+    with pytest.raises(SettingError):
+        Scale.of_heat(np.array([[np.inf]]))
+
+
+@pytest.mark.parametrize("top", [1e-6, 0.003, 0.0299, 0.7, 1.0, 3.33, 12.5, 99, 1e5])
+def test_ticks_are_few_round_and_truthful(top):
+    ticks = Scale(top).ticks()
+    assert 2 <= len(ticks) <= 5
+    for place, text in ticks:
+        assert float(text) == pytest.approx(place * top, rel=1e-3, abs=1e-9)
+
+
+def test_true_resolution_repeats_places_and_smooth_stays_in_range():
+    rng = np.random.default_rng(0)
+    values = rng.random((4, 4)).astype(np.float32)
+    squares = enlarged(values, (32, 64), smooth=False)
+    np.testing.assert_array_equal(squares, np.kron(values, np.ones((16, 8), np.float32)))
+    smooth = enlarged(values, (32, 64))
+    assert smooth.shape == (64, 32)
+    assert values.min() <= smooth.min()
+    assert smooth.max() <= values.max()
+    np.testing.assert_allclose(enlarged(np.full((3, 3), 0.5), (9, 9)), 0.5, atol=1e-6)
+    reduced = enlarged(values, (2, 2))
+    np.testing.assert_allclose(reduced, values.reshape(2, 2, 2, 2).mean(axis=(1, 3)), atol=1e-6)
+
+
+def test_each_place_has_its_colour():
+    values = np.array([[0.0, 0.5], [1.0, 2.0]])
+    image = np.asarray(coloured(values, (2, 2), Scale(1.0), HeatStyle(smooth=False)))
+    expected = table("inferno")[[[0, 127], [255, 255]]]
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_opacity_runs_from_picture_to_map():
+    picture = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    values, scale = np.eye(8) / 8, Scale(0.125)
+    clear = blended(values, picture, scale, (8, 8), HeatStyle(opacity=0))
+    np.testing.assert_array_equal(np.asarray(clear), picture)
+    solid = blended(values, picture, scale, (8, 8), HeatStyle(opacity=1))
+    np.testing.assert_array_equal(np.asarray(solid), np.asarray(coloured(values, (8, 8), scale)))
+    lines = np.full((8, 8), 255, np.uint8)
+    lines[4] = 0
+    drawn = np.asarray(blended(values, picture, scale, (8, 8), HeatStyle(opacity=0), lines))
+    assert (drawn[4] >= 200).all()
+    np.testing.assert_array_equal(drawn[0], picture[0])
+
+
+def test_an_overlay_has_the_pictures_proportions_and_says_how_it_was_enlarged():
+    picture = Image.new("RGB", (300, 200))
+    plain = overlay(np.ones((4, 6)) / 24, picture, size=150, bar=False)
+    assert plain.size == (150, 100)
+    assert overlay(np.ones((4, 6)) / 24, size=120, bar=False).size == (120, 80)
+    assert HeatStyle().note((32, 48)) == "48 by 32 map, smoothly enlarged"
+    assert HeatStyle(smooth=False).note((8, 8)) == "8 by 8 map, at its true resolution"
+    light, dark = (overlay(np.eye(4), title="x", ground=g) for g in ("light", "dark"))
+    assert light.getpixel((0, 0)) == LIGHT.ground
+    assert dark.getpixel((0, 0)) == DARK.ground
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(SettingError, match="opacity"):
+        HeatStyle(opacity=1.2)
+    with pytest.raises(SettingError, match="map of shape"):
+        overlay(np.zeros((2, 2, 2)))
+    with pytest.raises(SettingError, match="float64"):
+        as_image(np.zeros((4, 4)))
+    with pytest.raises(SettingError, match="light"):
+        theme("grey")  # type: ignore[arg-type]
+    assert fitted_box((1, 1000), 100) == (1, 100)
