@@ -1,0 +1,116 @@
+"""The audit must fail whenever the capture is wrong: each sabotage, one at a time."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipelines import FAMILIES, latents_of, unet
+from torch import Tensor
+
+from scribblediffusion.attention import folding, taps
+from scribblediffusion.attention.audit import Audit
+from scribblediffusion.attention.extractor import RealAttentionExtractor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def audit_of(name: str) -> Audit:
+    make, options = FAMILIES[name]
+    pipe = make()
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, steps=1, **options)
+    assert extractor.trace.audit is not None
+    return extractor.trace.audit
+
+
+def wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = taps.scale_of
+    monkeypatch.setattr(taps, "scale_of", lambda site, q: 1.1 * real(site, q))
+
+
+def wrong_head_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = taps._by_head
+    monkeypatch.setattr(taps, "_by_head", lambda site, x: real(site, x).flip(1))
+
+
+def swapped_query_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = folding.weights
+    monkeypatch.setattr(folding, "weights", lambda q, k, s, m: real(q.roll(1, dims=1), k, s, m))
+
+
+def heads_last_instead_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(site: Any, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, site.heads)).movedim(-1, 1)
+
+    monkeypatch.setattr(taps, "_by_head", wrong)
+
+
+def no_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taps, "rotated", lambda x, rotary: x)
+
+
+def wrong_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = taps._joined
+    monkeypatch.setattr(taps, "_joined", lambda site, text, image: real(site, image, text))
+
+
+def no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "as_mask", lambda mask, batch, heads: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sabotage"),
+    [
+        ("stable_diffusion", wrong_scale),
+        ("stable_diffusion", wrong_head_order),
+        ("stable_diffusion", swapped_query_heads),
+        ("stable_diffusion", heads_last_instead_of_first),
+        ("pixart", no_mask),
+        ("sd3", wrong_scale),
+        ("sd3", wrong_join),
+        ("flux", no_rotary),
+        ("flux", wrong_join),
+        ("flux", swapped_query_heads),
+    ],
+)
+def test_sabotage_fails_the_audit(
+    name: str, sabotage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch)
+    audit = audit_of(name)
+    assert not audit.passed
+    assert audit.output_error is None or audit.output_error > 10 * audit.tolerance
+    assert str(audit).startswith("FAILED")
+
+
+def test_a_record_that_does_not_sum_to_1_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = folding._columns
+    monkeypatch.setattr(folding, "_columns", lambda p, kept: 0.999 * real(p, kept))
+    audit = audit_of("stable_diffusion")
+    assert not audit.passed
+    assert audit.row_sum_error == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_mask_is_used_as_the_module_receives_it() -> None:
+    """Masks of every shape that diffusers gives, and -inf as well as -10000."""
+    model = unet()
+    keys = torch.randn(1, 6, 32)
+    for masked in (torch.tensor([[1, 1, 1, 0, 0, 0]]).bool(), torch.tensor([[1, 0, 1, 1, 0, 1]])):
+        with RealAttentionExtractor(model) as extractor:
+            model(torch.randn(1, 4, 16, 16), 1, keys, encoder_attention_mask=masked)
+        weights = extractor.trace.weights(layer=0, step=0)
+        hidden = masked[0] == 0
+        assert not weights[:, :, hidden.numpy()].any()
+        assert extractor.trace.audit is not None
+        assert extractor.trace.audit.passed
+
+
+def test_half_precision_has_its_own_tolerance() -> None:
+    model = unet().to(torch.bfloat16)
+    with RealAttentionExtractor(model) as extractor:
+        half = {"dtype": torch.bfloat16}
+        model(torch.randn(1, 4, 16, 16, **half), 1, torch.randn(1, 6, 32, **half))
+    audit = extractor.trace.audit
+    assert audit is not None
+    assert (audit.dtype, audit.passed) == ("bfloat16", True)
+    assert audit.row_sum_error < 5e-5

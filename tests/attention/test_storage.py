@@ -1,0 +1,172 @@
+"""Saved whole or not at all; a damaged file is refused by name and never read as zeros."""
+
+import json
+import math
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_trace_views import made
+
+from scribblediffusion.attention import storage
+from scribblediffusion.attention.audit import Audit, LayerAudit
+from scribblediffusion.attention.records import CONDITION, Column
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import SettingError, TraceFileError
+
+AUDIT = Audit((LayerAudit("down.attn2", 1e-7, 3e-7, 3, 3),), "float32", 1e-4, (0, 1))
+
+
+@pytest.fixture(scope="module")
+def trace() -> AttentionTrace:
+    rng = np.random.default_rng(0)
+    return made(
+        prompt='a "red" \\ äpple\n☃',
+        audit=AUDIT,
+        settings={"seed": 3, "guidance": 2.5},
+        versions={"torch": "9"},
+        thinned=("the heads of each layer were averaged",),
+        pictures=(rng.integers(0, 255, (64, 48, 3), dtype=np.uint8),) * 2,
+        sketch=rng.integers(0, 255, (64, 48), dtype=np.uint8),
+        previews=rng.integers(0, 255, (3, 8, 6, 3), dtype=np.uint8),
+        complete=False,
+        branch="sketch_only",
+    )
+
+
+@pytest.fixture(scope="module")
+def data(trace: AttentionTrace) -> bytes:
+    small = made(steps=1, batch=1, heads=1, audit=AUDIT)
+    return storage.to_bytes(small)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "u8-sqrt"])
+def test_everything_comes_back(trace: AttentionTrace, tmp_path: Path, dtype: str) -> None:
+    path = trace.save(tmp_path / "a trace.safetensors", dtype=dtype)
+    again = AttentionTrace.load(path)
+    arrays = {"records", "pictures", "sketch", "previews"}
+    for name in {field.name for field in fields(trace)} - arrays:
+        assert getattr(again, name) == getattr(trace, name), name
+    assert all(np.array_equal(a, b) for a, b in zip(again.pictures, trace.pictures, strict=True))
+    assert np.array_equal(again.sketch, trace.sketch)
+    assert np.array_equal(again.previews, trace.previews)
+    limit = {"float16": 5e-4, "float32": 0.0, "u8-sqrt": 0.004}[dtype]
+    for layer in trace.layers:
+        for step in trace.steps:
+            mine, theirs = (t.weights(layer=layer, step=step) for t in (again, trace))
+            assert np.abs(mine - theirs).max() <= limit
+    if dtype != "u8-sqrt":
+        assert np.abs(again.attention().sum(2) - 1).max() < 5e-4
+    assert np.abs(again.heat_map().sum((-2, -1)) - 1).max() < 5e-5
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_u8_has_its_stated_error_everywhere() -> None:
+    weights = np.linspace(0, 1, 4001, dtype=np.float32)
+    stored = storage._encode(weights, "u8-sqrt")
+    assert stored.dtype == np.uint8
+    assert np.abs(storage._as_float(stored) - weights).max() <= 0.004
+
+
+def test_a_file_is_small_and_a_second_save_is_the_same(data: bytes) -> None:
+    again = storage.to_bytes(storage.from_bytes(data))
+    assert again == data
+
+
+def test_cut_off_at_any_length_is_refused(data: bytes) -> None:
+    header = 8 + int.from_bytes(data[:8], "little")
+    lengths = [*range(64), *range(64, len(data), max(1, len(data) // 150)), header, header - 1]
+    for length in lengths:
+        with pytest.raises(TraceFileError):
+            storage.from_bytes(data[:length], "cut")
+    with pytest.raises(TraceFileError):
+        storage.from_bytes(data + b"\0", "longer")
+
+
+def test_a_flipped_byte_anywhere_is_refused(data: bytes) -> None:
+    header = 8 + int.from_bytes(data[:8], "little")
+    places = {*range(200), *range(0, header, 97), *range(header, len(data), len(data) // 80)}
+    places |= {len(data) - 1, header - 1}
+    for place in sorted(places):
+        for flip in (0x01, 0x80, 0x2A):
+            wrong = bytearray(data)
+            wrong[place] ^= flip
+            with pytest.raises(TraceFileError):
+                storage.from_bytes(bytes(wrong), "flipped")
+
+
+def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    other = {
+        "empty": b"",
+        "text": b"not a trace at all, only a sentence",
+        "pickle": b"\x80\x04N.",
+        "weights": save({"x": np.zeros(3)}),
+        "foreign": save({"x": np.zeros(3)}, {"kind": "something"}),
+    }
+    for name, content in other.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(TraceFileError, match=name):
+            AttentionTrace.load(path)
+    with pytest.raises(FileNotFoundError):
+        AttentionTrace.load(tmp_path / "nowhere")
+
+
+def test_an_unknown_schema_is_named(trace: AttentionTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SCHEMA", 99)
+    future = storage.to_bytes(trace)
+    monkeypatch.undo()
+    with pytest.raises(TraceFileError, match="schema 99, this version reads 1"):
+        storage.from_bytes(future)
+
+
+def test_a_save_that_fails_leaves_the_old_file_whole(
+    trace: AttentionTrace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = trace.save(tmp_path / "run.safetensors")
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        made(steps=1).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_wrong_dtype_is_named(trace: AttentionTrace, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="u8-sqrt"):
+        trace.save(tmp_path / "x", dtype="int4")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_json_has_not_come_back(trace: AttentionTrace) -> None:
+    bad = Audit((LayerAudit("x", math.inf, math.nan, 0, 3),), "float32", 1e-4, ())
+    text = storage.to_bytes(replace(trace, audit=bad))
+    again = storage.from_bytes(text).audit
+    assert again is not None
+    assert again.layers[0].row_sum_error == math.inf
+    assert math.isnan(again.layers[0].output_error or 0)
+    assert not again.passed
+
+
+def test_the_header_is_plain_json(data: bytes) -> None:
+    size = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    assert metadata["kind"] == "scribblediffusion.trace"
+    header = json.loads(metadata["header"])
+    assert header["steps"][0]["noise_remaining"] == 1.0
+    assert header["prompts"][0]["words"][0]["text"] == "a"
+
+
+def test_columns_that_are_sums_come_back() -> None:
+    trace = made(steps=1)
+    columns = (*trace.columns[CONDITION][:-2], Column("sketch", rest=True), Column("image"))
+    odd = replace(trace, columns={CONDITION: columns})
+    assert storage.from_bytes(storage.to_bytes(odd)).columns == odd.columns
