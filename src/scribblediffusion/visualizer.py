@@ -5,7 +5,8 @@
     visualizer.create_evolution_gif(trace, "a red apple", "apple.png", folder, word="apple")
     visualizer.create_comprehensive_analysis(trace, "a red apple", "apple.png", folder)
 
-`attention_data` is a trace, or the path of one that `trace.save` wrote: no model is needed.
+`attention_data` is a trace, or the path of one that `trace.save` wrote: no model is needed. Where
+there is no such file, every method raises `FileNotFoundError`.
 Nothing is drawn until it is asked for, and what is asked for twice is drawn once.
 """
 
@@ -305,10 +306,7 @@ class AttentionVisualizer:
         if isinstance(data, AttentionTrace):
             return self._titled(data, prompt)
         path = Path(data)
-        try:
-            state = path.stat()
-        except OSError:
-            return AttentionTrace.load(path)  # which says by name what is wrong
+        state = path.stat()
         key = (str(path.absolute()), state.st_mtime_ns, state.st_size)
         if key not in self._opened:
             _make_room(self._opened)

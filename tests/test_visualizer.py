@@ -1,0 +1,197 @@
+"""The one front door: made lazily, drawn once, and from a saved trace with no model installed."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROMPT, make_trace
+from PIL import Image
+
+from scribblediffusion import AttentionVisualizer
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import (
+    NoHeatMapError,
+    SettingError,
+    SketchError,
+    TraceFileError,
+    UnknownWordError,
+)
+from scribblediffusion.sketch import REGIONS, Region
+from scribblediffusion.view.evolution import EvolutionStyle
+
+
+@pytest.fixture(scope="module")
+def short():
+    return make_trace(steps=3, grid=16)
+
+
+@pytest.fixture
+def visualizer(tmp_path):
+    return AttentionVisualizer(tmp_path / "gallery")
+
+
+def test_nothing_is_made_until_asked_for(tmp_path):
+    AttentionVisualizer(tmp_path / "gallery")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SettingError, match="ground"):
+        AttentionVisualizer(tmp_path, ground="grey")  # type: ignore[arg-type]
+
+
+def test_a_prompt_folder_is_staged_inside_the_gallery_whatever_the_prompt(visualizer):
+    for prompt in ("a red apple", "../../etc\x00", "CON"):
+        folder = visualizer.create_prompt_folder(prompt, "an apple, drawn by hand")
+        assert folder.is_dir()
+        assert visualizer.gallery.root in folder.resolve().parents
+    assert len(visualizer.gallery) == 0
+
+
+def test_sketch_tokens_are_described_from_the_drawing(visualizer, trace):
+    for number, region in ((77, REGIONS[0]), (141, Region(3, 0, 0)), (153, Region(2, 1, 1))):
+        assert REGIONS[number - 77] == region
+    text = visualizer.get_sketch_feature_description(153, None, trace.sketch)
+    assert text == "lower right quarter: a closed shape with four corners, 7 % ink"
+    heat = np.zeros((32, 32))
+    heat[2, 30] = 1
+    acted = visualizer.get_sketch_feature_description(153, heat, trace.sketch)
+    assert (
+        acted
+        == f"{text}; acted most in the upper right of the picture, 1024.0 times the even share"
+    )
+    assert visualizer.get_sketch_feature_description(77) == "upper left: no ink"
+    assert "acted nowhere" in visualizer.get_sketch_feature_description(77, heat * 0)
+    for wrong in (-1, 0, 76, 154):
+        with pytest.raises(SettingError, match="77 to 153"):
+            visualizer.get_sketch_feature_description(wrong)
+    with pytest.raises(SettingError, match="one map"):
+        visualizer.get_sketch_feature_description(77, np.zeros((2, 3, 4)))
+    with pytest.raises(SketchError):
+        visualizer.get_sketch_feature_description(77, None, np.full((4, 4), np.nan))
+
+
+def test_asked_twice_is_drawn_once(visualizer, short, tmp_path, monkeypatch):
+    from scribblediffusion.view import figure
+    from scribblediffusion.view.evolution import Evolution
+
+    drawn = []
+    of, analysis = Evolution.of, figure.analysis_figure
+    monkeypatch.setattr(Evolution, "of", lambda *a, **k: drawn.append("gif") or of(*a, **k))
+    monkeypatch.setattr(
+        figure, "analysis_figure", lambda *a, **k: drawn.append("figure") or analysis(*a, **k)
+    )
+    for _ in range(2):
+        gif = visualizer.create_evolution_gif(short, PROMPT, None, tmp_path)
+        png = visualizer.create_comprehensive_analysis(short, PROMPT, None, tmp_path)
+    assert drawn == ["gif", "figure"]
+    gif.unlink()
+    assert visualizer.create_evolution_gif(short, PROMPT, None, tmp_path).exists()
+    light = EvolutionStyle(ground="light")
+    visualizer.create_evolution_gif(short, PROMPT, None, tmp_path, style=light)
+    visualizer.create_evolution_gif(short, PROMPT, short.sketch, tmp_path, style=light)
+    assert drawn == ["gif", "figure", "gif", "gif", "gif"]
+    assert png.name == "analysis.png"
+
+
+def test_words_regions_and_keys_have_files_of_their_own(visualizer, short, tmp_path):
+    style = EvolutionStyle(panel=96)
+    paths = {
+        visualizer.create_evolution_gif(
+            short, PROMPT, None, tmp_path, word=w, occurrence=n, style=style
+        )
+        for w, n in (("a", 0), ("a", 1), ("kite", 0), (Region(8, 1, 1), 0), (0, 0))
+    }
+    assert len({p.name for p in paths}) == 5
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.n_frames == 3
+    with pytest.raises(UnknownWordError, match="kite"):
+        visualizer.create_evolution_gif(short, PROMPT, None, tmp_path, word="dragon")
+
+
+def test_the_analysis_comes_in_every_format(visualizer, short, tmp_path):
+    made = visualizer.create_comprehensive_analysis(
+        short, PROMPT, None, tmp_path / "new", formats=("svg", "html")
+    )
+    assert made == tmp_path / "new" / "analysis.svg"
+    assert sorted(p.name for p in made.parent.iterdir()) == ["analysis.html", "analysis.svg"]
+    for wrong in ((), ("jpg",)):
+        with pytest.raises(SettingError, match="png, svg, pdf and html"):
+            visualizer.create_comprehensive_analysis(short, PROMPT, None, tmp_path, formats=wrong)
+
+
+def test_the_web_view_keeps_the_run_whole_and_once(visualizer, short):
+    view = visualizer.process_attention_for_web(short, PROMPT, short.sketch)
+    image, gif, png, about = view
+    assert image.size[0] > 256
+    assert visualizer.process_attention_for_web(short, PROMPT, short.sketch) is view
+    (run,) = visualizer.gallery.list()
+    assert about["id"] == run.id
+    assert (about["prompt"], about["seed"]) == (PROMPT, 7)
+    assert gif.is_relative_to(run.folder)
+    assert gif.exists()
+    assert png.exists()
+    assert visualizer.gallery.verify() == ()
+    again = visualizer.gallery.open(run.id)
+    np.testing.assert_allclose(again.word("apple"), short.word("apple"), atol=1e-5)
+
+
+def test_a_sketch_without_words_still_has_a_view(visualizer):
+    rng = np.random.default_rng(0)
+    weights = rng.random((2, 1, 1, 78, 8, 8))
+    regions = {r: 1 + i for i, r in enumerate(REGIONS)}
+    trace = AttentionTrace.from_arrays(
+        {"l": weights / weights.sum(axis=3, keepdims=True)},
+        tokens=["[CLS]"],
+        streams={"text": range(1), "sketch": range(1, 78)},
+        regions=regions,
+    )
+    gif = visualizer.process_attention_for_web(trace, "", None).gif_path
+    assert gif.exists()
+    half = np.full((1, 1, 1, 2, 4, 4), 0.5)
+    nothing = AttentionTrace.from_arrays({"l": half}, tokens=["[CLS]", "[SEP]"])
+    with pytest.raises(NoHeatMapError, match="2 tokens"):
+        visualizer.process_attention_for_web(nothing, "", None)
+
+
+def test_a_saved_trace_is_as_good_and_is_read_once(visualizer, short, tmp_path, monkeypatch):
+    path = short.save(tmp_path / "run.safetensors")
+    read, load = [], AttentionTrace.load
+    monkeypatch.setattr(AttentionTrace, "load", lambda p: read.append(p) or load(p))
+    assert visualizer.summary(path).leading_word == visualizer.summary(short).leading_word
+    visualizer.heat_map(path, "kite", step=1, sketch=True, size=128)
+    assert len(read) == 1
+    with pytest.raises(FileNotFoundError):
+        visualizer.summary(tmp_path / "none.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(TraceFileError):
+        visualizer.summary(path)
+
+
+def test_the_traces_own_prompt_is_shown_and_another_one_is_warned_of(
+    visualizer, short, tmp_path, caplog
+):
+    visualizer.create_comprehensive_analysis(short, "a green pear", None, tmp_path)
+    assert "not of 'a green pear'" in caplog.text
+    unnamed = dataclasses.replace(short, prompts=(dataclasses.replace(short.prompts[0], text=""),))
+    html = visualizer.create_comprehensive_analysis(
+        unnamed, "a green pear", None, tmp_path, formats=("html",)
+    )
+    assert "<h1>“a green pear”</h1>" in html.read_text(encoding="utf-8")
+
+
+def test_it_works_where_torch_and_diffusers_are_not_installed(short, tmp_path):
+    path = short.save(tmp_path / "run.safetensors")
+    code = f"""
+import sys
+for name in ("torch", "diffusers", "transformers", "gradio"):
+    sys.modules[name] = None
+from scribblediffusion import AttentionVisualizer
+v = AttentionVisualizer({str(tmp_path / "g")!r})
+v.create_evolution_gif({str(path)!r}, "", None, {str(tmp_path)!r}, word="red apple")
+v.create_comprehensive_analysis({str(path)!r}, "", None, {str(tmp_path)!r})
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "analysis.png").exists()
