@@ -12,7 +12,7 @@ from scribblediffusion.analysis.correlation import correlate_steps, pearson
 from scribblediffusion.analysis.difference import compare
 from scribblediffusion.analysis.listening import listen
 from scribblediffusion.analysis.localisation import localise, localise_map
-from scribblediffusion.analysis.subjects import StepMaps, find_subject, words_of
+from scribblediffusion.analysis.subjects import StepMaps, find_subject, specials_of, words_of
 from scribblediffusion.analysis.summary import summarise
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import (
@@ -175,6 +175,9 @@ def test_words_that_did_nothing_are_named_and_special_tokens_shown_for_what_they
     assert found["zzz"].shape is None
     assert "did nothing: of, zzz" in str(found)
     assert "no word: start, end or padding" in str(found)
+    padded = np.full((1, 4, 2, 2), 0.25)
+    names = [s.name for s in specials_of(plain_trace(padded, ["[CLS]", "[PAD]", "[PAD]", "[PAD]"]))]
+    assert names == ["[CLS]", "padding (3 tokens)"]
 
 
 def test_localisation_of_a_perfect_and_of_a_random_map():

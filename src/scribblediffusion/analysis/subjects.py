@@ -52,12 +52,14 @@ def regions_of(trace: AttentionTrace) -> tuple[Subject, ...]:
 
 
 def specials_of(trace: AttentionTrace) -> tuple[Subject, ...]:
-    """Start, end, separator and padding tokens that were recorded."""
-    return tuple(
-        Subject(t.text, (t.key,), "token", special=True)
-        for t in trace.tokens
-        if t.special or t.padding
-    )
+    """Start, end and separator tokens that were recorded; all padding tokens are one."""
+    special = [t for t in trace.tokens if t.special and not t.padding]
+    found = [Subject(t.text, (t.key,), "token", special=True) for t in special]
+    padding = [t for t in trace.tokens if t.padding]
+    if padding:
+        name = padding[0].text if len(padding) == 1 else f"padding ({len(padding)} tokens)"
+        found.append(Subject(name, tuple(t.key for t in padding), "token", special=True))
+    return tuple(found)
 
 
 def find_subject(
