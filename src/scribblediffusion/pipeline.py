@@ -351,8 +351,7 @@ class ScribblePipeline(DiffusionPipeline):
             "sketch_guidance_scale": float(sketch_guidance_scale),
             "height": SIZE,
             "width": SIZE,
-            "seeds": _seeds(generator),
-        }
+        } | _seeds(generator)
         return self._denoise(condition, sample, settings)
 
     def _denoise(
@@ -546,12 +545,13 @@ def seeded(seed: int, count: int = 1) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
 
 
-def _seeds(generator: torch.Generator | list[torch.Generator] | None) -> list[int] | None:
-    """What the generators were seeded with, to be kept with a run; None for unseeded noise."""
+def _seeds(generator: torch.Generator | list[torch.Generator] | None) -> dict[str, Any]:
+    """What the generators were seeded with, to be kept with a run; nothing for unseeded noise."""
     if generator is None:
-        return None
+        return {}
     each = generator if isinstance(generator, list) else [generator]
-    return [one.initial_seed() for one in each]
+    seeds = [one.initial_seed() for one in each]
+    return {"seed": seeds[0]} | ({"seeds": seeds} if len(seeds) > 1 else {})
 
 
 def check_settings(steps: Any, guidance: Any, sketch_guidance: Any) -> None:

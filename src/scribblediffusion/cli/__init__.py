@@ -1,0 +1,78 @@
+"""`scribble`: the command line. Heavy libraries load only inside the commands that need them.
+
+Exit status: 0 done, 1 something failed, 2 what was given cannot be used, 130 interrupted. Every
+error is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import Any, TextIO
+
+import typer
+
+from scribblediffusion.cli import draw, evaluate, train
+from scribblediffusion.errors import InputError, ScribbleError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="scribble",
+    help="Draw a sketch, type a prompt, get a picture, and see where each word and stroke acted.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.command()(draw.draw)
+app.command()(evaluate.evaluate)
+app.add_typer(train.app, name="train")
+
+_UsageError: Any = typer.BadParameter.__base__
+
+
+@app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        raise InputError(
+            'say what to do, for instance: scribble draw sketch.png "a red apple" '
+            "(scribble --help lists every command)"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="scribble: %(message)s")
+    warnings.showwarning = _one_line
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except InputError as error:
+        _fail(error, 2)
+    except ScribbleError as error:
+        _fail(error, 1)
+    except _UsageError as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", 130)
+    except OSError as error:
+        _fail(error, 1)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a person reads it; those of other libraries are not for users."""
+    if issubclass(category, UserWarning) and "scribblediffusion" in str(filename):
+        typer.echo(f"scribble: {' '.join(str(message).split())}", err=True)
+
+
+def _fail(message: object, code: int) -> None:
+    typer.echo(f"scribble: {' '.join(str(message).split())}", err=True)
+    sys.exit(code)

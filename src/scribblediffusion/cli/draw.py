@@ -1,0 +1,139 @@
+"""`scribble draw`: a sketch and a prompt become a picture, kept with its attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scribblediffusion.cli.progress import progress
+from scribblediffusion.errors import InputError, SketchError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+
+
+def draw(
+    sketch: Annotated[str, typer.Argument(help='Image file with the sketch; "-" for none.')],
+    prompt: Annotated[str, typer.Argument(help='What to draw; "" for the sketch alone.')],
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture.", min=0)] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
+    guidance: Annotated[float | None, typer.Option(help="How much the words count.")] = None,
+    sketch_guidance: Annotated[
+        float | None, typer.Option(help="How much the sketch counts; 1 is fastest.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Image; where it is black the sketch has no say.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many pictures, each with the next seed.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Where to write the picture.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Gallery to keep the run in.", envvar="SCRIBBLE_GALLERY")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Keep the run and its attention.")
+    ] = True,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub id; without it the shipped model.")
+    ] = None,
+) -> None:
+    """Draw a picture from a sketch and a prompt."""
+    import secrets
+
+    from scribblediffusion.sketch import Sketch
+
+    if not 1 <= count <= 64:
+        raise InputError(f"--count {count}: a number from 1 to 64")
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    targets = _targets(output, prompt, seed, count)
+    if sketch != "-" and not Path(sketch).is_file():
+        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
+    cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
+
+    from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, check_settings
+
+    settings = {
+        "num_inference_steps": steps,
+        "guidance_scale": GUIDANCE if guidance is None else guidance,
+        "sketch_guidance_scale": SKETCH_GUIDANCE if sketch_guidance is None else sketch_guidance,
+    }
+    check_settings(*settings.values())
+    pictures, trace = _run(model, prompt, cleaned, seed, count, settings, capture=keep)
+    for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
+        _write(target, picture, prompt, seed + number)
+        typer.echo(str(target))
+    if trace is not None:
+        from scribblediffusion.gallery import Gallery
+
+        run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model})
+        typer.echo(f"run {run.id} in {run.folder}")
+        typer.echo(str(trace.audit))
+    typer.echo(f"seed {seed}")
+
+
+def _run(
+    model: str | None,
+    prompt: str,
+    sketch: Any,
+    seed: int,
+    count: int,
+    settings: dict[str, Any],
+    *,
+    capture: bool,
+) -> tuple[np.ndarray, Any]:
+    """The pictures `[count, 256, 256, 3]` and the trace of the run, None without capture."""
+    from contextlib import nullcontext
+
+    from scribblediffusion.attention.extractor import RealAttentionExtractor
+    from scribblediffusion.pipeline import ScribblePipeline, seeded
+
+    with progress() as bar:
+        task = bar.add_task("Loading the model", total=None)
+        pipe = ScribblePipeline.from_pretrained(model)
+        extractor = RealAttentionExtractor(pipe) if capture else None
+        with extractor or nullcontext():
+            steps = pipe.denoise(
+                prompt,
+                sketch,
+                generator=seeded(seed, count),
+                num_images_per_prompt=count,
+                **settings,
+            )
+            latents = None
+            for step in steps:
+                latents = step.latents
+                text = f"Noise remaining: {step.noise_remaining:.0%}"
+                bar.update(task, description=text, total=step.count, completed=step.index + 1)
+            pictures = pipe.finish(latents)
+    return pictures, None if extractor is None else extractor.trace
+
+
+def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Path]:
+    """The files to write: what was asked for, or names made of the prompt and the seed."""
+    if output is None:
+        words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
+        output = Path(f"{'-'.join(words)[:40] or 'sketch'}-{seed}.png")
+    if output.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"--output {output}: the name must end in {', '.join(_SUFFIXES)}")
+    if not output.parent.is_dir():
+        raise InputError(f"--output {output}: there is no folder {output.parent}")
+    if count == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)]
+
+
+def _write(path: Path, picture: np.ndarray, prompt: str, seed: int) -> None:
+    """A picture file; PNGs carry prompt and seed as text."""
+    from PIL import Image, PngImagePlugin
+
+    image = Image.fromarray(picture)
+    if path.suffix.lower() != ".png":
+        image.save(path, quality=95)
+        return
+    about = PngImagePlugin.PngInfo()
+    about.add_itxt("prompt", prompt)
+    about.add_itxt("seed", str(seed))
+    image.save(path, pnginfo=about)

@@ -1,0 +1,127 @@
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scribbles import small_pipeline
+
+from scribblediffusion.errors import WeightsError
+from scribblediffusion.model.weights import FILE, shipped, verify, write_checksums
+from scribblediffusion.pipeline import ScribblePipeline
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    small_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def refused(folder, *words):
+    with pytest.raises(WeightsError) as caught:
+        ScribblePipeline.from_pretrained(folder)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def edit(folder, change, component="unet"):
+    path = folder / component / FILE
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def test_what_was_saved_loads_with_the_same_values(folder):
+    pipe = ScribblePipeline.from_pretrained(folder, device="cpu")
+    for name, value in small_pipeline().unet.state_dict().items():
+        assert torch.equal(pipe.unet.state_dict()[name], value), name
+
+
+def test_the_shipped_weights_are_whole_small_and_half_precision():
+    verify(shipped())
+    assert sum(p.stat().st_size for p in shipped().rglob("*")) < 60e6
+    kinds = {v.dtype for v in load_file(shipped() / "unet" / FILE).values()}
+    assert kinds == {torch.float16}
+
+
+def test_a_missing_tensor(folder):
+    edit(folder, lambda t: t.pop("conv_in.weight"))
+    refused(folder, FILE, "missing", "conv_in.weight")
+
+
+def test_an_extra_tensor(folder):
+    edit(folder, lambda t: t.update(surprise=torch.zeros(1)))
+    refused(folder, FILE, "surprise")
+
+
+def test_a_wrong_shape(folder):
+    edit(folder, lambda t: t.update({"conv_out.bias": torch.zeros(5)}))
+    refused(folder, FILE, "conv_out.bias", "(5,)", "(4,)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("component", ["unet", "autoencoder", "sketch_encoder", "prompt_encoder"])
+def test_values_that_are_not_finite(folder, component, value):
+    def spoil(tensors):
+        name = next(n for n, t in tensors.items() if t.is_floating_point() and t.ndim == 1)
+        tensors[name][0] = value
+
+    edit(folder, spoil, component)
+    refused(folder, component, "not finite")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_at_any_length(folder, keep):
+    path = folder / "unet" / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
+    refused(folder, str(path), "truncated")
+
+
+def test_an_altered_file_of_the_right_form(folder):
+    write_checksums(folder)
+    verify(folder)
+    path = folder / "sketch_encoder" / FILE
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    refused(folder, str(path), "altered")
+
+
+def test_a_pickle_is_never_opened(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was opened",))
+
+    (folder / "unet" / FILE).unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    refused(folder, "diffusion_pytorch_model.bin", "pickle")
+
+
+def test_a_pickle_under_the_right_name(folder):
+    (folder / "unet" / FILE).write_bytes(pickle.dumps({"conv_in.weight": [1.0]}))
+    refused(folder, FILE)
+
+
+def test_no_folder_no_index_no_component_no_json(folder, tmp_path):
+    refused(tmp_path / "nowhere", "nowhere")
+    shutil.rmtree(folder / "autoencoder")
+    refused(folder, "autoencoder")
+    (folder / "unet" / "config.json").write_text("{")
+    refused(folder, "config.json")
+    (folder / "model_index.json").unlink()
+    refused(folder, "model_index.json")
+
+
+def test_a_configuration_of_another_model(folder):
+    path = folder / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"block_out_channels": [32, 64, 96]}))
+    refused(folder, "unet")

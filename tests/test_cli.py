@@ -1,0 +1,89 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from scribblediffusion.cli import main
+
+
+def failed(capsys, *arguments):
+    """One line on standard error, exit status 2; gives the line."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    said = capsys.readouterr().err.strip()
+    assert left.value.code == 2
+    assert len(said.splitlines()) == 1
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.fixture
+def sketch(tmp_path):
+    image = Image.new("L", (256, 256), 255)
+    ImageDraw.Draw(image).ellipse((60, 60, 190, 190), outline=0, width=5)
+    image.save(tmp_path / "sketch.png")
+    return tmp_path / "sketch.png"
+
+
+def test_no_argument(capsys):
+    assert "scribble draw" in failed(capsys)
+    assert "argument" in failed(capsys, "draw").lower()
+
+
+def test_a_missing_file(capsys, tmp_path):
+    assert "nowhere.png" in failed(capsys, "draw", tmp_path / "nowhere.png", "a cat")
+
+
+def test_a_text_file(capsys, tmp_path):
+    (tmp_path / "notes.txt").write_text("a cat")
+    assert "notes.txt" in failed(capsys, "draw", tmp_path / "notes.txt", "a cat")
+
+
+def test_an_enormous_image(capsys, tmp_path):
+    Image.new("1", (20_000, 20_000), 1).save(tmp_path / "huge.png")
+    assert "20,000" in failed(capsys, "draw", tmp_path / "huge.png", "a cat").replace(
+        "20000", "20,000"
+    )
+
+
+def test_an_endless_prompt(capsys, sketch, tmp_path):
+    out = tmp_path / "x.png"
+    assert "10000" in failed(capsys, "draw", sketch, "a" * 10_000, "--output", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--steps", "0"), ("--steps", "many"), ("--guidance", "nan"), ("--count", "0"),
+     ("--output", "x.gif"), ("--output", "/nowhere/x.png"), ("--seed", "-1"), ("--nope", "1")],
+)  # fmt: skip
+def test_options_out_of_range(capsys, sketch, option):
+    failed(capsys, "draw", sketch, "a cat", *option)
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    script = (
+        "import sys; from scribblediffusion.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: code = e.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'matplotlib', 'skimage'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy or code else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "draw" in done.stdout
+
+
+def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        with pytest.raises(SystemExit) as left:
+            main(["draw", str(sketch), "a red apple", "--seed", "3", "--steps", "2",
+                  "--output", str(tmp_path / name), "--gallery", str(tmp_path / "gallery")])  # fmt: skip
+        assert left.value.code == 0
+    first, again = (Image.open(tmp_path / name) for name in ("a.png", "b.png"))
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+    assert first.text["prompt"] == "a red apple"  # type: ignore[attr-defined]
+    assert first.text["seed"] == "3"  # type: ignore[attr-defined]
+    assert str(tmp_path / "a.png") in capsys.readouterr().out

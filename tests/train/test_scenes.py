@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from scribblediffusion.train.latents import object_masks, spans
+from scribblediffusion.train.objects import (
+    FAMILIES,
+    dominant_family,
+    family_of,
+    paintable,
+    rgb,
+    sprite,
+    things,
+)
+from scribblediffusion.train.scenes import SPLITS, scene, true_family
+
+NUMBERS = range(40)
+
+
+def test_a_scene_is_a_function_of_its_number():
+    first, again, other = scene(5), scene(5), scene(6)
+    assert np.array_equal(first.picture, again.picture)
+    assert first.caption == again.caption
+    assert not np.array_equal(first.picture, other.picture)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_what_each_split_may_show(split):
+    for number in range(25):
+        one = scene(number, split=split, seed=3)
+        assert all(p.thing.held_out is (split == "objects") for p in one.objects)
+        named = [p for p in one.objects if p.named]
+        if split == "pairs":
+            assert all(p.named and p.thing.pair_held_out(p.named) for p in one.objects)
+        elif split != "objects":
+            assert not any(p.thing.pair_held_out(p.named) for p in named)
+
+
+def test_captions_are_true():
+    """The named colour is the family that most of the object's fill has."""
+    right = total = 0
+    for number in NUMBERS:
+        one = scene(number, split="test")
+        for i, placed in enumerate(one.objects):
+            assert placed.phrase in one.caption
+            if placed.named:
+                total += 1
+                right += true_family(one, i) == placed.named
+    assert total > 30
+    assert right / total >= 0.95
+
+
+def test_relations_are_true():
+    for number in range(300):
+        one = scene(number, split="test", count=2)
+        centres = [np.argwhere(one.labels == i + 1).mean(0) for i in range(2)]
+        (ay, ax), (by, bx) = centres
+        middle = one.caption.removeprefix(one.objects[0].phrase)
+        for words, holds in (
+            (("above",), ay < by), (("below", "under"), ay > by),
+            (("left of",), ax < bx), (("right of",), ax > bx),
+        ):  # fmt: skip
+            if any(f" {word} " in middle for word in words):
+                assert holds, one.caption
+        if number > 60:
+            break
+
+
+def test_sketch_and_picture_are_the_same_drawing():
+    for number in range(10):
+        one = scene(number, split="test")
+        ink = one.sketch > 200
+        assert ink.any()
+        assert np.median(one.picture[ink]) < 40
+
+
+def test_masks_cover_the_objects():
+    one = scene(1, split="test", count=3)
+    masks = object_masks(one.labels[None, 4::8, 4::8], 16)
+    assert masks.shape == (1, 3, 16, 16)
+    assert (masks.sum((2, 3)) > 0).all()
+    assert masks.sum(1).max() <= 1
+
+
+def test_spans_find_colour_and_noun():
+    for number in NUMBERS:
+        one = scene(number, split="test")
+        for i, kind, start, end in spans(one):
+            word = one.caption[start:end]
+            placed = one.objects[i]
+            assert word == (placed.named if kind == "colour" else placed.thing.name)
+
+
+def test_families_are_told_apart():
+    for name, shades in FAMILIES.items():
+        assert set(family_of(np.array([rgb(s) for s in shades]))) == {name}
+
+
+def test_another_colour_is_that_colour():
+    chosen = [t for t in things() if paintable(t.code)][:40:4]
+    for thing in chosen:
+        for colour in ("blue", "red", "brown"):
+            whole = sprite(thing.code, colour)
+            assert dominant_family(whole[whole[..., 3] > 200][:, :3]) == colour, thing.name
+
+
+def test_an_unknown_split():
+    with pytest.raises(ValueError, match="split"):
+        scene(0, split="nope")
