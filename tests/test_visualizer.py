@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import PROMPT, make_trace
+from painted import PROMPT, make_trace
 from PIL import Image
 
 from scribblediffusion import AttentionVisualizer

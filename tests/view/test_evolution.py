@@ -1,20 +1,15 @@
 """Frames, labels, one scale, and the files they go into."""
 
 import dataclasses
-import importlib.util
-import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
-from conftest import make_trace
+from painted import make_trace
 from PIL import Image
 
 from scribblediffusion.attention.trace import Step
 from scribblediffusion.errors import NoHeatMapError, SettingError, UnknownWordError
 from scribblediffusion.sketch import Region
-from scribblediffusion.view.animation import save_animation
 from scribblediffusion.view.colour import DARK, table
 from scribblediffusion.view.evolution import Evolution, EvolutionStyle, subject_title
 from scribblediffusion.view.heatmap import HeatStyle
@@ -116,36 +111,6 @@ def test_long_prompts_and_every_script_stay_on_the_page(trace):
     frame = Evolution.of(dataclasses.replace(trace, prompts=prompts), "apple").frame(0)
     margin = np.asarray(frame)[:, -26:]
     assert (margin == DARK.ground).all()
-
-
-def test_webp_and_refused_endings(evolution, tmp_path):
-    path = evolution.save(tmp_path / "a.webp")
-    with Image.open(path) as image:
-        assert image.n_frames == 20
-    with pytest.raises(SettingError, match=r"\.gif"):
-        evolution.save(tmp_path / "a.avi")
-    with pytest.raises(SettingError, match="one for each"):
-        save_animation([], [], tmp_path / "a.gif")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.webp"]
-
-
-def test_mp4_goes_through_ffmpeg_or_says_what_to_install(tmp_path, monkeypatch):
-    frames = [Image.new("RGB", (33, 21), (i * 40, 0, 0)) for i in range(3)]
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SettingError, match="imageio-ffmpeg"):
-        save_animation(frames, [80, 80, 200], tmp_path / "a.mp4")
-    assert not list(tmp_path.iterdir())
-    fake = tmp_path / "ffmpeg"
-    fake.write_text(
-        f"#!{sys.executable}\nimport sys\nopen(sys.argv[-1], 'wb').write(sys.stdin.buffer.read())\n"
-    )
-    fake.chmod(0o755)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    there = types.SimpleNamespace(get_ffmpeg_exe=lambda: str(fake))
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", there)
-    path = save_animation(frames, [80, 80, 200], tmp_path / "a.mp4")
-    assert path.stat().st_size == (2 + 2 + 5) * 32 * 20 * 3
 
 
 def test_it_shows_itself_in_a_notebook(bare_trace):

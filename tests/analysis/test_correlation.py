@@ -1,0 +1,46 @@
+"""Pearson's r against scipy's; settled; undefined."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from small_traces import oracle_raw, steps_like
+
+from scribblediffusion.analysis.correlation import correlate_steps, pearson
+
+
+def test_correlation_is_pearsons_between_all_steps(small):
+    found = correlate_steps(small, "hat")
+    for i in range(6):
+        for j in range(6):
+            a, b = oracle_raw(small, [4], i).ravel(), oracle_raw(small, [4], j).ravel()
+            assert found.matrix[i][j] == pytest.approx(stats.pearsonr(a, b)[0], abs=1e-5)
+    assert found.with_last[-1] == pytest.approx(1)
+    assert "r with last" in str(found)
+    assert "<table" in found._repr_html_()
+
+
+def test_settled_is_where_it_stays_above_095():
+    rng = np.random.default_rng(0)
+    last, other = rng.random((8, 8)), rng.random((8, 8))
+    close = 0.9 * last + 0.1 * rng.random((8, 8))
+    found = correlate_steps(steps_like(close, other, close, last), "cat")
+    assert found.settled == 2
+    assert found.verdict == "settled at noise 50 %"
+    late = correlate_steps(steps_like(last, close, other, last), "cat")
+    assert late.settled == 3
+    assert "still changing" in late.verdict
+
+
+def test_a_constant_map_has_no_correlation_and_says_so():
+    rng = np.random.default_rng(0)
+    flat, map_ = np.full((8, 8), 0.3), rng.random((8, 8))
+    found = correlate_steps(steps_like(flat, map_, map_), "cat")
+    assert found.matrix[0] == (None, None, None)
+    assert found.matrix[1][2] == pytest.approx(1)
+    assert found.constant == (0,)
+    assert "undefined" in str(found)
+    assert "nan" not in str(found)
+    gone = correlate_steps(steps_like(map_, flat), "cat")
+    assert gone.settled is None
+    assert "undefined" in gone.verdict
+    assert pearson(flat, map_) is None

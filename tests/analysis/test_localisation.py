@@ -1,0 +1,58 @@
+"""Against sets, scipy's U, and many random maps."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scribblediffusion.analysis.localisation import localise, localise_map
+from scribblediffusion.errors import (
+    SettingError,
+)
+
+
+def test_localisation_of_a_perfect_and_of_a_random_map():
+    mask = np.zeros((64, 64), bool)
+    mask[8:24, 16:40] = True
+    heat = np.where(mask.reshape(16, 4, 16, 4).mean(axis=(1, 3)) >= 0.5, 0.9, 0.1)
+    perfect = localise_map(heat, mask)
+    assert dataclasses.astuple(perfect.measured) == pytest.approx((1, 1, 1))
+    assert perfect.control is None
+    assert perfect.area == pytest.approx(mask.mean())
+    rng = np.random.default_rng(0)
+    found = [localise_map(rng.random((16, 16)), mask).measured for _ in range(400)]
+    chance = perfect.chance
+    assert np.mean([m.pointing for m in found]) == pytest.approx(chance.pointing, abs=0.04)
+    assert np.mean([m.iou for m in found]) == pytest.approx(chance.iou, abs=0.01)
+    assert np.mean([m.auc for m in found]) == pytest.approx(chance.auc, abs=0.02)
+
+
+def test_localisation_against_sets_and_the_mann_whitney_statistic():
+    rng = np.random.default_rng(5)
+    heat, on = rng.random((8, 8)), rng.random((8, 8)) < 0.3
+    found = localise_map(heat, on).measured
+    top = set(np.argsort(heat.ravel())[-on.sum() :])
+    object_ = set(np.flatnonzero(on))
+    assert found.iou == pytest.approx(len(top & object_) / len(top | object_))
+    u = stats.mannwhitneyu(heat[on], heat[~on]).statistic
+    assert found.auc == pytest.approx(u / (on.sum() * (~on).sum()))
+    assert found.pointing == float(on.ravel()[heat.argmax()])
+    flat = localise_map(np.ones((8, 8)), on)
+    assert flat.measured.auc == pytest.approx(0.5)
+    assert flat.measured.pointing == pytest.approx(on.mean())
+
+
+def test_localisation_of_a_word_beats_chance_and_the_other_words(trace):
+    y, x = np.mgrid[:256, :256]
+    mask = np.hypot(x - 0.32 * 256, y - 0.3 * 256) < 41
+    found = localise(trace, "apple", mask)
+    assert found.measured.pointing == 1
+    assert found.measured.iou > 0.9 > 0.5 > found.chance.iou
+    assert found.controls == 6
+    assert found.control is not None
+    assert found.control.iou < found.measured.iou
+    assert "chance" in str(found)
+    for bad in (np.zeros((8, 8)), np.ones((8, 8)), np.ones(8)):
+        with pytest.raises(SettingError):
+            localise(trace, "apple", bad)

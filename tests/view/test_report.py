@@ -1,0 +1,60 @@
+"""The report: every map in one file, and nothing from outside."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from painted import make_trace
+
+from scribblediffusion.analysis.summary import summarise
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.view.report import report_html, save_report
+
+
+@pytest.fixture(scope="module")
+def summary(trace):
+    return summarise(trace)
+
+
+def embedded(page):
+    return json.loads(re.search(r"const data = (.*);\n", page)[1])
+
+
+def test_the_report_holds_every_map_and_asks_the_network_for_nothing(summary, tmp_path):
+    import base64
+
+    path = save_report(summary, tmp_path / "report.html")
+    page = path.read_text(encoding="utf-8")
+    data = embedded(page)
+    assert data["labels"][5] == "Noise remaining: 75%"
+    titles = [s["title"] for s in data["subjects"]]
+    assert titles[data["chosen"]] == f"“{summary.leading_word.name}”"
+    apple = data["subjects"][titles.index("“apple”")]
+    levels = np.frombuffer(base64.b64decode(apple["levels"]), np.uint8).reshape(20, 32, 32)
+    heat = summary.maps.heat(summary.words[2])
+    assert np.corrcoef(levels.ravel(), heat.ravel())[0, 1] > 0.999
+    assert len([p for p in data["pictures"] if p]) == 20
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "default-src 'none'" in page
+    assert "<table>" in page
+
+
+def test_a_hostile_prompt_stays_text_in_the_report():
+    trace = make_trace(steps=2, grid=8)
+    evil = '</script><img src=x onerror="alert(1)">${ground} $title "><b>'
+    prompts = (dataclasses.replace(trace.prompts[0], text=evil),)
+    page = report_html(summarise(dataclasses.replace(trace, prompts=prompts)))
+    assert "<img src=x" not in page
+    assert page.count("</script>") == 1
+    assert "${ground} $title" in page
+    embedded(page)
+
+
+def test_a_report_without_pictures_or_words_is_still_one(bare_trace):
+    assert embedded(report_html(summarise(bare_trace)))["pictures"] == [None, None]
+    half = np.full((2, 1, 1, 2, 4, 4), 0.5)
+    wordless = AttentionTrace.from_arrays({"l": half}, tokens=["[CLS]", "[SEP]"])
+    assert embedded(report_html(summarise(wordless)))["subjects"] == []
