@@ -11,8 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from scribblediffusion.attention.extractor import RealAttentionExtractor
-from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion import AttentionTrace, RealAttentionExtractor
 
 
 def tiny_stable_diffusion() -> StableDiffusionPipeline:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
@@ -36,6 +36,7 @@ def test_words_are_runs_of_letters_and_single_marks() -> None:
     assert words("naïve café 3×3 日本") == ["naïve", "café", "3", "×", "3", "日本"]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=60))
 def test_words_lie_in_order_and_hold_every_visible_character(text: str) -> None:
     spans = split_words(text)
@@ -91,6 +92,7 @@ def test_an_empty_prompt_has_no_words() -> None:
             assert (reading.text, reading.words) == ("", ())
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["a", "red", "apple", ",", "pie", "x9"]), max_size=12))
 def test_reading_inverts_tokenizing(parts: list[str]) -> None:
     tokenizer, text = clip_tokenizer(), " ".join(parts)

@@ -23,7 +23,7 @@ from diffusers import (
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
 from PIL import Image
-from tiny_pipelines import PROMPT, flux, latents_of, stable_diffusion, unet
+from tiny_pipelines import PROMPT, clip_encoder, flux, latents_of, stable_diffusion, unet
 
 from scribblediffusion.attention.extractor import CaptureWarning, RealAttentionExtractor
 from scribblediffusion.attention.layout import KeyLayout
@@ -160,8 +160,11 @@ def test_non_square(pipe: Any) -> None:
     assert {(layer.height, layer.width) for layer in trace.layers} == {(12, 28), (6, 14)}
     assert trace.picture_size == (24, 56)
     assert trace.at(55, 23)
-    odd = capture(pipe, options={"height": 28, "width": 36})
-    assert {(x.height, x.width) for x in odd.layers} == {(14, 18), (7, 9)}
+    odd = unet()
+    with RealAttentionExtractor(odd) as extractor:
+        odd(torch.randn(1, 4, 13, 18), 1, torch.randn(1, 7, 32))
+    assert {(x.height, x.width) for x in extractor.trace.layers} == {(13, 18), (7, 9)}
+    assert extractor.trace.audit.passed
 
 
 def test_a_repeated_word(pipe: Any) -> None:
@@ -438,7 +441,7 @@ def test_image_to_image_counts_from_its_own_first_step() -> None:
         with RealAttentionExtractor(pipe, steps=[0, -1]) as extractor:
             latents_of(pipe, steps=10, image=image, strength=0.5)
         assert [step.index for step in extractor.trace.steps] == [0, 4]
-        assert extractor.trace.steps[0].noise_remaining < 0.7
+        assert extractor.trace.steps[0].noise_remaining < 0.75
         assert extractor.trace.complete
 
 
@@ -485,7 +488,8 @@ def test_the_same_prompt_on_both_sides(pipe: Any) -> None:
     assert trace.audit.passed
 
 
-def test_skipped_clip_layers_still_have_words(pipe: Any) -> None:
+def test_skipped_clip_layers_still_have_words() -> None:
+    pipe = stable_diffusion(text_encoder=clip_encoder(projection=True))
     trace = capture(pipe, options={"clip_skip": 1})
     assert [w.text for w in trace.words][:3] == ["a", "red", "apple"]
 

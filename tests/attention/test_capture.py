@@ -184,7 +184,7 @@ def test_memory_is_thinned_in_the_stated_order() -> None:
     with RealAttentionExtractor(pipe, heads="all") as extractor:
         latents_of(pipe, steps=4, **SIZE)
     whole = extractor.trace
-    limits = {0.5: "heads", 0.1: "coarser", 0.002: "one step in"}
+    limits = {0.5: "heads", 0.1: "coarser", 0.016: "one step in"}
     for share, sentence in limits.items():
         limit = int(whole.nbytes * share)
         thinned = RealAttentionExtractor(pipe, heads="all", memory_limit=limit)

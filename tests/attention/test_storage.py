@@ -13,7 +13,7 @@ from test_trace_views import made
 from scribblediffusion.attention import storage
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import CONDITION, Column
-from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.attention.trace import AttentionTrace, decode
 from scribblediffusion.errors import SettingError, TraceFileError
 
 AUDIT = Audit((LayerAudit("down.attn2", 1e-7, 3e-7, 3, 3),), "float32", 1e-4, (0, 1))
@@ -67,7 +67,7 @@ def test_u8_has_its_stated_error_everywhere() -> None:
     weights = np.linspace(0, 1, 4001, dtype=np.float32)
     stored = storage._encode(weights, "u8-sqrt")
     assert stored.dtype == np.uint8
-    assert np.abs(storage._as_float(stored) - weights).max() <= 0.004
+    assert np.abs(decode(stored) - weights).max() <= 0.004
 
 
 def test_a_file_is_small_and_a_second_save_is_the_same(data: bytes) -> None:
@@ -105,7 +105,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         "text": b"not a trace at all, only a sentence",
         "pickle": b"\x80\x04N.",
         "weights": save({"x": np.zeros(3)}),
-        "foreign": save({"x": np.zeros(3)}, {"kind": "something"}),
+        "foreign": save({"x": np.zeros(3)}, {"scribblediffusion.trace": "[1]"}),
     }
     for name, content in other.items():
         path = tmp_path / name
@@ -159,8 +159,8 @@ def test_numbers_that_json_has_not_come_back(trace: AttentionTrace) -> None:
 def test_the_header_is_plain_json(data: bytes) -> None:
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
-    assert metadata["kind"] == "scribblediffusion.trace"
-    header = json.loads(metadata["header"])
+    header = json.loads(metadata["scribblediffusion.trace"])
+    assert header["schema"] == 1
     assert header["steps"][0]["noise_remaining"] == 1.0
     assert header["prompts"][0]["words"][0]["text"] == "a"
 

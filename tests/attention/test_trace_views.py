@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scribblediffusion.attention.resample import area_matrix, resize
@@ -191,6 +191,7 @@ def test_records_are_frozen(trace: AttentionTrace) -> None:
 sizes = st.integers(1, 17)
 
 
+@settings(deadline=None, max_examples=40)
 @given(sizes, sizes)
 def test_area_weights_are_means_and_lose_nothing(source: int, target: int) -> None:
     matrix = area_matrix(source, target)
@@ -199,6 +200,7 @@ def test_area_weights_are_means_and_lose_nothing(source: int, target: int) -> No
     assert np.allclose(matrix.mean(0), 1 / source)  # every place counts the same
 
 
+@settings(deadline=None, max_examples=40)
 @given(sizes, sizes, sizes, sizes, st.integers(0, 99))
 def test_sums_survive_any_resizing(h: int, w: int, height: int, width: int, seed: int) -> None:
     weights = softmax((1, 1, 2, 5, h, w), seed)
@@ -207,6 +209,7 @@ def test_sums_survive_any_resizing(h: int, w: int, height: int, width: int, seed
     assert np.allclose(bigger.mean((-2, -1)), weights.mean((-2, -1)))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), sizes, sizes)
 def test_both_sums_hold_at_every_size(
     steps: int, batch: int, heads: int, keys: int, h: int, w: int

@@ -64,6 +64,16 @@ class CaptureWarning(UserWarning):
     """A record was thinned to stay within the memory limit, or a layer gave none."""
 
 
+class _Mixed(CaptureError):
+    """The one error that stops a denoiser call: going on would mix two runs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "two threads run one pipeline while its attention is captured: their runs would mix; "
+            "give each thread a pipeline of its own, or let one wait for the other"
+        )
+
+
 class RealAttentionExtractor:
     """Captures the attention of every run inside its context; see the module's docstring.
 
@@ -180,6 +190,8 @@ class RealAttentionExtractor:
             stack, self._stack = self._stack, None
             stack.close()
         self._call = self._busy = self._known_rows = self._announced = None
+        for run in self._runs:
+            run.condition = None
         if kind is None:
             self._say_what_is_missing()
 
@@ -194,8 +206,8 @@ class RealAttentionExtractor:
                 self._notices.append(f"layer {name} gave no attention in some step: {reason}")
             self._notices += [f"to stay within the memory limit, {s}" for s in _sentences(run)]
         notices, self._notices = list(dict.fromkeys(self._notices)), []
-        for notice in notices:
-            warnings.warn(notice, CaptureWarning, stacklevel=3)
+        if notices:
+            warnings.warn("; ".join(notices), CaptureWarning, stacklevel=3)
 
     def _why_nothing(self, runs: Sequence[Run]) -> str:
         failures = [c.failure for run in runs for c in run.checks.values() if c.failure]
@@ -275,11 +287,11 @@ class RealAttentionExtractor:
 
     def run_ends(self, pictures: Sequence[np.ndarray] | np.ndarray, complete: bool = True) -> None:
         """The pictures are there."""
-        if self._runs:
+        if self._runs and self._announced is None:
             run = self._runs[-1]
             with run.lock:
                 run.pictures = tuple(np.array(p, dtype=np.uint8) for p in pictures)
-                run.complete, run.ended = complete, True
+                run.complete = complete
 
     # ── a denoiser call ──────────────────────────────────────────────────────────────────────
 
@@ -290,22 +302,17 @@ class RealAttentionExtractor:
         try:
             with torch.no_grad():
                 self._call = self._new_call(dict(zip(self._names, args, strict=False)) | kwargs)
+        except _Mixed:
+            self._call = self._busy = None
+            raise
         except _SURVIVABLE as error:
             self._call = None
             self._lost(error)
 
     def _refuse_other_thread(self) -> None:
-        """Two threads in one pipeline would mix their runs, and the pipeline theirs."""
-        me = threading.get_ident()
-        now = self._runs[-1] if self._runs else None
-        mine = [r for r in self._runs[:-1] if me in r.threads and not (r.complete or r.ended)]
-        astray = now is not None and me not in now.threads and not now.complete and bool(mine)
-        if astray or self._busy not in (None, me):
-            self._busy = self._busy if not astray else None
-            raise CaptureError(
-                "two threads run one pipeline while its attention is captured: their runs would "
-                "mix; give each thread a pipeline of its own, or let one wait for the other"
-            )
+        """Two threads in one denoiser at once would mix their runs, and the pipeline theirs."""
+        if self._busy not in (None, threading.get_ident()):
+            raise _Mixed
 
     def _lost(self, error: BaseException) -> None:
         """A whole call could not be looked at; the run goes on."""
@@ -322,7 +329,7 @@ class RealAttentionExtractor:
         if not isinstance(sample, Tensor) or not isinstance(condition, Tensor):
             raise CaptureError("the denoiser was called without sample or encoder_hidden_states")
         scheduler = self._scheduler or getattr(self._pipe, "scheduler", None)
-        run = self._run_of(scheduler)
+        run = self._run_of(scheduler, condition)
         run.calls += 1
         rows = self._rows(condition)
         if not rows.numbers:
@@ -350,7 +357,7 @@ class RealAttentionExtractor:
         proved = run.frame is not None and step.index in run.frame.samples
         return Call(step, rows.numbers, condition.shape[0], proved)
 
-    def _run_of(self, scheduler: Any) -> Run:
+    def _run_of(self, scheduler: Any, condition: Tensor) -> Run:
         """The run that goes on, or a new one: announced, or with other timesteps than before."""
         me = threading.get_ident()
         timesteps = getattr(scheduler, "timesteps", None)
@@ -363,10 +370,18 @@ class RealAttentionExtractor:
             run = Run(timesteps, me)
             self._runs.append(run)
             self._known_rows = None
+        elif me not in run.threads and self._is_of_earlier_run(run, condition):
+            raise _Mixed
         run.threads.add(me)
+        run.condition = condition
         if self._watch is not None:
             self._watch.run_begins()
         return run
+
+    def _is_of_earlier_run(self, now: Run, condition: Tensor) -> bool:
+        """Whether a call brings the condition of an earlier run to the schedule of this one."""
+        earlier = any(run.condition is condition for run in self._runs[:-1])
+        return earlier and now.condition is not condition
 
     def _went_back(self, run: Run, scheduler: Any) -> bool:
         """The scheduler counts from the start again, on the same timesteps."""
@@ -408,6 +423,8 @@ class RealAttentionExtractor:
 
     def _ends(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """After each denoiser call, also one that failed (then it has no output)."""
+        if self._busy != threading.get_ident():
+            return  # a call that was refused
         self._busy = None
         call, self._call = self._call, None
         if call is None or output is None or not self._runs:

@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scribblediffusion.attention.records import Prompt, Region, Token, Word
+from scribblediffusion.attention.records import Prompt, Region, Token, Word, region_name
 from scribblediffusion.errors import CaptureError
 from scribblediffusion.prompt import Reading
 
@@ -123,11 +123,6 @@ class KeyLayout:
             text = prompt_record([(reading, range(text_length))])
             prompts.append(Prompt(text.text, text.tokens + sketch, text.words, text.truncated))
         return cls(streams, tuple(prompts), keyed, branches, picture_size)
-
-
-def region_name(region: Region) -> str:
-    """A region as a token's text: ``8×8 (2, 3)``."""
-    return f"{region.level}×{region.level} ({region.row}, {region.column})"
 
 
 def prompt_record(

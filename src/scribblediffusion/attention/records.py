@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from scribblediffusion.sketch import Region
 
-__all__ = ["CONDITION", "Column", "Layer", "Prompt", "Region", "Step", "Token", "Word"]
+__all__ = [
+    "CONDITION",
+    "Column",
+    "Layer",
+    "Prompt",
+    "Region",
+    "Step",
+    "Token",
+    "Word",
+    "region_name",
+]
 
 #: `Layer.source` of every layer that attends to the condition itself.
 CONDITION = "condition"
@@ -144,3 +154,8 @@ class Column:
     stream: str
     key: int | None = None
     rest: bool = False
+
+
+def region_name(region: Region) -> str:
+    """A region as a token's text: ``8×8 (2, 3)``."""
+    return f"{region.level}×{region.level} ({region.row}, {region.column})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
@@ -130,10 +131,10 @@ class Run:
         self.last: Position | None = None
         self.last_given: float | None = None
         self.offset = 0
+        self.condition: Tensor | None = None
         self.calls = 0
         self.counted = 0
         self.complete = False
-        self.ended = False
         self.frame: Frame | None = None
         self.plan: Plan | None = None
         self.checks: dict[str, Check] = {}
@@ -305,6 +306,7 @@ class Run:
         return Audit(layers, dtype, tolerance, tuple(sorted(set(self.proved))))
 
 
+@lru_cache(maxsize=16)
 def versions(model: str) -> dict[str, str]:
     """Names and versions of what made a trace."""
     found = {"model": model}

@@ -1,10 +1,10 @@
 """A trace as one safetensors file: written whole or not at all, and never read wrong.
 
 The file holds the tensors ``attention/<step>/<layer>`` (``[batch, heads, columns, places]``) and,
-if the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its header's metadata hold
-``schema``, ``header`` (JSON: everything else) and ``sha256``: the digest of the whole file with
-the digest's own 64 characters written as zeros. A file of which any byte was lost or changed is
-refused by name.
+if the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its metadata hold one entry,
+``scribblediffusion.trace``: JSON of everything else, with ``schema`` and ``sha256``, the digest of
+the whole file with the digest's own 64 characters written as zeros. A file of which any byte was
+lost or changed is refused by name. The same trace gives the same bytes.
 
 Weights are stored as float16 (default; a relative error of at most 5e-4, and sums over keys within
 5e-4 of 1), float32 (exact), or ``u8-sqrt``: round(255·√p), a quarter of float32, with an error of
@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from safetensors.numpy import save as serialise
 
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import Column, Layer, Prompt, Region, Step, Token, Word
-from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.attention.trace import AttentionTrace, decode
 from scribblediffusion.errors import SettingError, TraceFileError
 
 #: Version of the file's layout; a reader refuses those it does not know.
@@ -92,56 +91,54 @@ def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
     if trace.previews is not None:
         tensors["previews"] = trace.previews
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    text = json.dumps(_header(trace), ensure_ascii=False, allow_nan=False)
-    metadata = {"kind": _KIND, "schema": str(SCHEMA), "header": text, "sha256": _BLANK}
-    data = serialise(tensors, metadata)
+    header = {"sha256": _BLANK, "schema": SCHEMA} | _header(trace)
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    data = serialise(tensors, {_KIND: text})
     digest = hashlib.sha256(data).hexdigest()
     return data.replace(_field(_BLANK), _field(digest), 1)
 
 
 def from_bytes(data: bytes, name: str = "trace") -> AttentionTrace:
     """The inverse of `to_bytes`; `name` is for errors."""
-    metadata = _metadata(data, name)
-    if metadata.get("kind") != _KIND:
-        raise TraceFileError(f"{name}: a safetensors file, but not a saved attention trace")
-    digest = metadata.get("sha256", "")
+    header = _header_of(data, name)
+    digest = str(header.get("sha256"))
     blank = data.replace(_field(digest), _field(_BLANK), 1)
     if hashlib.sha256(blank).hexdigest() != digest:
         raise TraceFileError(
             f"{name}: damaged (its content does not fit its sha256); take a copy or run again"
         )
-    if metadata.get("schema") != str(SCHEMA):
+    if header.get("schema") != SCHEMA:
         raise TraceFileError(
-            f"{name}: schema {metadata.get('schema')}, this version reads {SCHEMA}; "
+            f"{name}: schema {header.get('schema')}, this version reads {SCHEMA}; "
             f"update scribblediffusion"
         )
     try:
-        return _rebuild(json.loads(metadata["header"]), parse(data))
+        return _rebuild(header, parse(data))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TraceFileError(f"{name}: not readable as a trace: {error}") from error
 
 
-def _metadata(data: bytes, name: str) -> Mapping[str, str]:
-    """The metadata of a safetensors file, read by hand: the digest must be checked first."""
+def _header_of(data: bytes, name: str) -> dict[str, Any]:
+    """The JSON of a trace's file, read by hand: the digest must be checked before the rest."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
         raise TraceFileError(f"{name}: cut off, or not a safetensors file ({len(data)} bytes)")
     try:
-        header = json.loads(data[8 : 8 + size])
-        metadata = header["__metadata__"]
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise TypeError("metadata are not text")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+        if _KIND not in metadata:
+            raise TraceFileError(f"{name}: a safetensors file, but not a saved attention trace")
+        header = json.loads(metadata[_KIND])
+        return dict(header.items())
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise TraceFileError(f"{name}: damaged, or not a saved trace: {error}") from error
-    return metadata
 
 
 def _field(digest: str) -> bytes:
-    return f'"sha256":"{digest}"'.encode()
+    return rf"\"sha256\": \"{digest}\"".encode()  # JSON within JSON
 
 
 def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
-    weights = _as_float(array)
+    weights = decode(array)
     if dtype == "float32":
         return weights
     if dtype == "float16":
@@ -149,13 +146,6 @@ def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
     if dtype == "u8-sqrt":
         return np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
     raise SettingError(f"dtype={dtype!r}: there are 'float16', 'float32' and 'u8-sqrt'")
-
-
-def _as_float(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        root = array.astype(np.float32) / np.float32(255)
-        return root * root
-    return array.astype(np.float32)
 
 
 def _header(trace: AttentionTrace) -> dict[str, Any]:

@@ -32,8 +32,6 @@ Selectors, the same everywhere. `layer`: None (all that attend to the condition)
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +40,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from scribblediffusion.attention import naming
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import (
     CONDITION,
@@ -52,8 +51,15 @@ from scribblediffusion.attention.records import (
     Step,
     Token,
     Word,
+    region_name,
 )
 from scribblediffusion.attention.resample import area_matrix, resize
+from scribblediffusion.attention.selecting import (
+    LayerSelector,
+    StepSelector,
+    pick_layers,
+    pick_steps,
+)
 from scribblediffusion.errors import (
     NoHeatMapError,
     NotRecordedError,
@@ -79,8 +85,6 @@ __all__ = [
 ]
 
 View = Literal["heat_map", "attention"]
-LayerSelector = None | int | str | Layer | Sequence[int | str | Layer]
-StepSelector = None | int | Step | Sequence[int | Step]
 
 
 class Share(NamedTuple):
@@ -375,7 +379,7 @@ class AttentionTrace:
             levels = sorted({r.level for r in self.regions}, reverse=True)
             what = f"levels {levels}, rows and columns from 0" if levels else "no sketch regions"
             raise TraceError(f"region row {row}, column {column}, level {level}: there are {what}")
-        name = f"region {_region_name(Region(level, row, column))}"
+        name = f"region {region_name(Region(level, row, column))}"
         return _as_view(self._map([key], step, layer, head, picture), view, name)
 
     def stream(
@@ -419,17 +423,7 @@ class AttentionTrace:
             UnknownWordError: It is nowhere; the message names the words that are there.
         """
         prompt = self.prompts[picture] if self.prompts else Prompt(named=False)
-        if not prompt.named:
-            raise UnknownWordError(
-                f"word {text!r}: the prompt came as embeddings, so its tokens have numbers and no "
-                f"words; capture with the text encoder inside the context, or use token(key)"
-            )
-        wanted = _split(text)
-        for fold in (str, str.casefold):
-            hits = _runs([fold(w.text) for w in prompt.words], fold("".join(wanted)))
-            if hits:
-                return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
-        raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
+        return naming.find(text, prompt)
 
     # ── the other way round ──────────────────────────────────────────────────────────────────
 
@@ -501,8 +495,8 @@ class AttentionTrace:
         shares = self._weighted(weight, step, layer, picture)
         column = {c.key: i for i, c in enumerate(self.columns[CONDITION]) if c.key is not None}
         words = self.prompts[picture].words if self.prompts else ()
-        named = [(_word_name(w, words), w.keys) for w in words]
-        named += [(_region_name(r), (key,)) for r, key in self.regions.items()]
+        named = [(naming.word_name(w, words), w.keys) for w in words]
+        named += [(region_name(r), (key,)) for r, key in self.regions.items()]
         ranked = [
             Share(name, float(sum(shares[column[k]] for k in keys)))
             for name, keys in named
@@ -556,29 +550,9 @@ class AttentionTrace:
         Raises:
             ImportError: xarray is not installed.
         """
-        import xarray
+        from scribblediffusion.attention import plain
 
-        positions = self._steps(step)
-        steps = [self.steps[i] for i in positions]
-        values = np.stack([self.attention(layer=layer, step=one) for one in steps])
-        columns = self.columns[CONDITION]
-        named = {token.key: token.text for token in self.tokens}
-        noise = [np.nan if s.noise_remaining is None else s.noise_remaining for s in steps]
-        texts = [_column_name(c, named) for c in columns]
-        return xarray.DataArray(
-            values,
-            dims=("step", "picture", "head", "token", "row", "column"),
-            coords={
-                "step": [s.index for s in steps],
-                "call": ("step", [s.call for s in steps]),
-                "noise_remaining": ("step", noise),
-                "token": texts,
-                "key": ("token", [-1 if c.key is None else c.key for c in columns]),
-                "stream": ("token", [c.stream for c in columns]),
-            },
-            name="attention",
-            attrs={"prompt": self.prompt, "branch": self.branch, "view": "attention"},
-        )
+        return plain.to_xarray(self, layer, [self.steps[i] for i in self._steps(step)])
 
     @classmethod
     def from_arrays(
@@ -590,7 +564,7 @@ class AttentionTrace:
         regions: Mapping[Region, int] | None = None,
         noise_remaining: Sequence[float | None] | None = None,
         prompt: str | None = None,
-        **fields: object,
+        **fields: Any,
     ) -> AttentionTrace:
         """A trace from plain arrays, every key kept: for tests and for figures of one's own.
 
@@ -605,52 +579,19 @@ class AttentionTrace:
             prompt: By default the words in a row.
             **fields: Any other field of `AttentionTrace` (picture_size, pictures, sketch …).
         """
-        arrays = {name: np.asarray(a, dtype=np.float32) for name, a in weights.items()}
-        first = next(iter(arrays.values()))
-        n, batch, heads, keys = first.shape[:4]
-        streams = dict(streams or {"text": range(keys)})
-        noise = noise_remaining or [1 - i / n for i in range(n)]
-        named = _named_prompt(tokens, streams, regions or {}, prompt)
-        stream_of = {k: s for s, r in streams.items() if "." not in s for k in r}
-        return cls(
-            records={
-                (i, j): np.ascontiguousarray(a[i].reshape(batch, a.shape[2], keys, -1))
-                for i in range(n)
-                for j, a in enumerate(arrays.values())
-            },
-            steps=tuple(
-                Step(i, timestep=None if x is None else 1000 * x, sigma=x, noise_remaining=x)
-                for i, x in enumerate(noise)
-            ),
-            layers=tuple(
-                Layer(name, a.shape[2], a.shape[4], a.shape[5], keys) for name, a in arrays.items()
-            ),
-            columns={CONDITION: tuple(Column(stream_of[k], k) for k in range(keys))},
-            streams=streams,
-            prompts=(named,) * batch,
-            regions=regions or {},
-            **{"heads": "all" if heads > 1 else "mean", **fields},  # type: ignore[arg-type]
-        )
+        from scribblediffusion.attention import plain
+
+        given = plain.fields_of(weights, tokens, streams, regions, noise_remaining, prompt)
+        return cls(**(given | fields))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     def _layers(self, layer: LayerSelector, source: str = CONDITION) -> list[int]:
-        """Positions of the layers that a selector means, in order, each once."""
-        if layer is None:
-            found = [i for i, x in enumerate(self.layers) if x.source == source]
-        elif isinstance(layer, (int, np.integer)):
-            found = [range(len(self.layers))[layer]] if _fits(layer, self.layers) else []
-        elif isinstance(layer, Layer):
-            found = [i for i, x in enumerate(self.layers) if x == layer]
-        elif isinstance(layer, str):
-            of_source = [(i, x) for i, x in enumerate(self.layers) if x.source == source]
-            found = [i for i, x in of_source if x.name == layer]
-            found = found or [i for i, x in of_source if fnmatch.fnmatchcase(x.name, layer)]
-        else:
-            found = list(dict.fromkeys(i for one in layer for i in self._layers(one, source)))
+        """Positions of the layers that a selector means."""
+        found = pick_layers(self.layers, layer, source)
         if not found:
             names = ", ".join(x.name for x in self.layers) or "none"
-            raise NotRecordedError(f"layer {layer!r}: recorded layers are {names}")
+            raise self._missing(f"layer {layer!r}: recorded layers are {names}")
         return found
 
     def _one_layer(self, layer: int | str | Layer) -> int:
@@ -662,21 +603,18 @@ class AttentionTrace:
         return found[0]
 
     def _steps(self, step: StepSelector) -> list[int]:
-        """Positions of the steps that a selector means, in order, each once."""
-        if step is None:
-            found = list(range(len(self.steps)))
-        elif isinstance(step, Step):
-            found = [i for i, x in enumerate(self.steps) if x == step]
-        elif isinstance(step, (int, np.integer)):
-            numbers = sorted({x.index for x in self.steps})
-            wanted = numbers[step] if step < 0 and -step <= len(numbers) else step
-            found = [i for i, x in enumerate(self.steps) if x.index == wanted]
-        else:
-            found = list(dict.fromkeys(i for one in step for i in self._steps(one)))
+        """Positions of the steps that a selector means."""
+        found = pick_steps(self.steps, step)
         if not found:
             there = sorted({x.index for x in self.steps})
-            raise NotRecordedError(f"step {step!r}: recorded steps are {there}")
+            raise self._missing(f"step {step!r}: recorded steps are {there}")
         return found
+
+    def _missing(self, sentence: str) -> NotRecordedError:
+        """The error for what is not there, with what was given up for the memory limit."""
+        if self.thinned:
+            sentence += f" (to stay within the memory limit, {'; '.join(self.thinned)})"
+        return NotRecordedError(sentence)
 
     def _columns(self, layer: int) -> tuple[Column, ...]:
         return self.columns[self.layers[layer].source]
@@ -686,8 +624,8 @@ class AttentionTrace:
         for i, column in enumerate(self.columns[CONDITION]):
             if column.key == key:
                 return i
-        raise NotRecordedError(
-            f"token {key} has no column of its own: kept are {_ranges(self.keys)}; "
+        raise self._missing(
+            f"token {key} has no column of its own: kept are {naming.ranges(self.keys)}; "
             f'padding is left out unless captured with tokens="all"'
         )
 
@@ -704,10 +642,10 @@ class AttentionTrace:
         """Mean over steps of one layer's record, a fresh float32 ``[batch, heads, C, places]``."""
         there = [self.records[s, layer] for s in steps if (s, layer) in self.records]
         if not there:
-            raise NotRecordedError(f"layer {self.layers[layer].name}: no record at those steps")
-        total = _decode(there[0])
+            raise self._missing(f"layer {self.layers[layer].name}: no record at those steps")
+        total = decode(there[0])
         for array in there[1:]:
-            total = total + _decode(array)
+            total = total + decode(array)
         return total / np.float32(len(there))
 
     def _map(
@@ -733,35 +671,26 @@ class AttentionTrace:
     ) -> np.ndarray:
         positions, steps = self._layers(layer, source), self._steps(step)
         if head is not None and self.heads == "mean":
-            raise NotRecordedError(f'head {head}: only the mean was kept; capture with heads="all"')
+            raise self._missing(f'head {head}: only the mean was kept; capture with heads="all"')
         largest = max((self.layers[i] for i in positions), key=lambda x: x.places)
         total = np.zeros((largest.height, largest.width))
         for i in positions:
             grid = self.layers[i]
             there = [self.records[s, i] for s in steps if (s, i) in self.records]
             if not there:
-                raise NotRecordedError(f"layer {grid.name}: no record at those steps")
+                raise self._missing(f"layer {grid.name}: no record at those steps")
             if head is not None and not 0 <= head < grid.heads:
-                raise NotRecordedError(
-                    f"head {head}: layer {grid.name} has heads 0–{grid.heads - 1}"
-                )
+                raise self._missing(f"head {head}: layer {grid.name} has heads 0–{grid.heads - 1}")
             one = np.zeros(grid.places)
             for a in there:
                 heads = a[picture] if head is None else a[picture, head : head + 1]
-                one += _decode(heads[:, columns]).sum(axis=1, dtype=np.float64).mean(axis=0)
+                one += decode(heads[:, columns]).sum(axis=1, dtype=np.float64).mean(axis=0)
             one = (one / len(there)).reshape(grid.height, grid.width)
             total += resize(one, largest.height, largest.width)
         return total / len(positions)
 
 
-def _column_name(column: Column, named: Mapping[int, str]) -> str:
-    """A column as a person reads it."""
-    if column.key is not None:
-        return named[column.key]
-    return "rest" if column.rest else column.stream
-
-
-def _decode(stored: np.ndarray) -> np.ndarray:
+def decode(stored: np.ndarray) -> np.ndarray:
     """Stored weights as float32; u8-√p holds round(255·√p)."""
     if stored.dtype == np.uint8:
         root = stored.astype(np.float32) / np.float32(255)
@@ -786,89 +715,3 @@ def _no_heat_map(what: str) -> NoHeatMapError:
         f"{what} has no weight anywhere (padding or masked out), so it has no heat map; "
         f'view="attention" gives its zeros'
     )
-
-
-def _runs(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
-    """Runs of whole words that spell `wanted`, spaces aside: decoding may put them anywhere."""
-    found = []
-    for i in range(len(words)):
-        spelled, j = "", i
-        while j < len(words) and len(spelled) < len(wanted):
-            spelled, j = spelled + words[j], j + 1
-        if wanted and spelled == wanted:
-            found.append((i, j))
-    return found
-
-
-def _split(text: str) -> list[str]:
-    """A query cut into words as prompts are."""
-    from scribblediffusion.prompt import split_words
-
-    return [text[a:b] for a, b in split_words(text)]
-
-
-def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt) -> str:
-    cut = {w.casefold() for w in prompt.truncated}
-    if any(w.casefold() in cut for w in wanted):
-        return (
-            f"word {text!r} was cut off by the length limit and the model never saw it; "
-            f"cut off: {', '.join(prompt.truncated)}"
-        )
-    there = ", ".join(dict.fromkeys(w.text for w in prompt.words)) or "none"
-    return f"word {text!r} is not in the prompt; its words are: {there}"
-
-
-def _word_name(word: Word, words: Sequence[Word]) -> str:
-    """The word; a repeated one with its occurrence: ``apple (2)`` for the second."""
-    same = sum(w.text.casefold() == word.text.casefold() for w in words)
-    return f"{word.text} ({word.occurrence + 1})" if same > 1 else word.text
-
-
-def _region_name(region: Region) -> str:
-    return f"{region.level}×{region.level} ({region.row}, {region.column})"
-
-
-def _fits(position: int, sequence: Sequence[object]) -> bool:
-    return -len(sequence) <= position < len(sequence)
-
-
-def _ranges(keys: Sequence[int]) -> str:
-    """0, 1, 2, 77, 78 → ``0–2, 77–78``."""
-    runs: list[list[int]] = []
-    for k in sorted(keys):
-        if runs and runs[-1][-1] == k - 1:
-            runs[-1][1:] = [k]
-        else:
-            runs.append([k])
-    return ", ".join("–".join(map(str, run)) for run in runs) or "none"
-
-
-def _named_prompt(
-    tokens: Sequence[str],
-    streams: Mapping[str, range],
-    regions: Mapping[Region, int],
-    prompt: str | None,
-) -> Prompt:
-    """Tokens and words for `from_arrays`."""
-    words: list[tuple[str, tuple[int, ...]]] = []
-    made: list[Token] = []
-    stream_of = {k: s for s, r in streams.items() if "." not in s for k in r}
-    for key, text in enumerate(tokens):
-        special = bool(re.fullmatch(r"\[\w+\]|<.+>", text))
-        made.append(
-            Token(key, text, stream_of[key], special=special, padding=text in ("[PAD]", "<pad>"))
-        )
-        if text.startswith("##") and words:
-            words[-1] = (words[-1][0] + text[2:], (*words[-1][1], key))
-        elif not special:
-            words.append((text, (key,)))
-    made += [Token(key, _region_name(r), stream_of[key]) for r, key in regions.items()]
-    seen: dict[str, int] = {}
-    numbered, start = [], 0
-    for text, keys in words:
-        occurrence = seen.get(text.casefold(), 0)
-        seen[text.casefold()] = occurrence + 1
-        numbered.append(Word(text, keys, occurrence, start))
-        start += len(text) + 1
-    joined = " ".join(text for text, _ in words)
-    return Prompt(joined if prompt is None else prompt, tuple(made), tuple(numbered))

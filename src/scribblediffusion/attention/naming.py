@@ -1,0 +1,75 @@
+"""Names in a trace: how words are found, and what people read in lists and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scribblediffusion.attention.records import Column, Prompt, Word
+from scribblediffusion.errors import UnknownWordError
+from scribblediffusion.prompt import split_words
+
+
+def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
+    """The keys of each place in the prompt where this word or phrase is.
+
+    Raises:
+        UnknownWordError: It is nowhere; the message names the words that are there.
+    """
+    if not prompt.named:
+        raise UnknownWordError(
+            f"word {text!r}: the prompt came as embeddings, so its tokens have numbers and no "
+            f"words; capture with the text encoder inside the context, or use token(key)"
+        )
+    wanted = [text[a:b] for a, b in split_words(text)]
+    for fold in (str, str.casefold):
+        hits = _runs([fold(w.text) for w in prompt.words], fold("".join(wanted)))
+        if hits:
+            return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
+    raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
+
+
+def _runs(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
+    """Runs of whole words that spell `wanted`, spaces aside: decoding may put them anywhere."""
+    found = []
+    for i in range(len(words)):
+        spelled, j = "", i
+        while j < len(words) and len(spelled) < len(wanted):
+            spelled, j = spelled + words[j], j + 1
+        if wanted and spelled == wanted:
+            found.append((i, j))
+    return found
+
+
+def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt) -> str:
+    cut = {w.casefold() for w in prompt.truncated}
+    if any(w.casefold() in cut for w in wanted):
+        return (
+            f"word {text!r} was cut off by the length limit and the model never saw it; "
+            f"cut off: {', '.join(prompt.truncated)}"
+        )
+    there = ", ".join(dict.fromkeys(w.text for w in prompt.words)) or "none"
+    return f"word {text!r} is not in the prompt; its words are: {there}"
+
+
+def word_name(word: Word, words: Sequence[Word]) -> str:
+    """The word; a repeated one with its occurrence: ``apple (2)`` for the second."""
+    same = sum(w.text.casefold() == word.text.casefold() for w in words)
+    return f"{word.text} ({word.occurrence + 1})" if same > 1 else word.text
+
+
+def ranges(keys: Sequence[int]) -> str:
+    """0, 1, 2, 77, 78 → ``0–2, 77–78``."""
+    runs: list[list[int]] = []
+    for k in sorted(keys):
+        if runs and runs[-1][-1] == k - 1:
+            runs[-1][1:] = [k]
+        else:
+            runs.append([k])
+    return ", ".join("–".join(map(str, run)) for run in runs) or "none"
+
+
+def column_name(column: Column, named: Mapping[int, str]) -> str:
+    """A column as a person reads it."""
+    if column.key is not None:
+        return named[column.key]
+    return "rest" if column.rest else column.stream

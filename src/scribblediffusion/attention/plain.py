@@ -1,0 +1,119 @@
+"""To and from plain arrays: `AttentionTrace.from_arrays` and `to_xarray`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scribblediffusion.attention.naming import column_name
+from scribblediffusion.attention.records import (
+    CONDITION,
+    Column,
+    Layer,
+    Prompt,
+    Region,
+    Step,
+    Token,
+    Word,
+    region_name,
+)
+from scribblediffusion.attention.selecting import LayerSelector
+
+if TYPE_CHECKING:
+    from scribblediffusion.attention.trace import AttentionTrace
+
+
+def fields_of(
+    weights: Mapping[str, np.ndarray],
+    tokens: Sequence[str],
+    streams: Mapping[str, range] | None,
+    regions: Mapping[Region, int] | None,
+    noise_remaining: Sequence[float | None] | None,
+    prompt: str | None,
+) -> dict[str, Any]:
+    """The fields of a trace; arguments as for `AttentionTrace.from_arrays`."""
+    arrays = {name: np.asarray(a, dtype=np.float32) for name, a in weights.items()}
+    first = next(iter(arrays.values()))
+    n, batch, heads, keys = first.shape[:4]
+    streams = dict(streams or {"text": range(keys)})
+    noise = noise_remaining or [1 - i / n for i in range(n)]
+    named = _named_prompt(tokens, streams, regions or {}, prompt)
+    stream_of = {k: s for s, r in streams.items() if "." not in s for k in r}
+    return {
+        "records": {
+            (i, j): np.ascontiguousarray(a[i].reshape(batch, a.shape[2], keys, -1))
+            for i in range(n)
+            for j, a in enumerate(arrays.values())
+        },
+        "steps": tuple(
+            Step(i, timestep=None if x is None else 1000 * x, sigma=x, noise_remaining=x)
+            for i, x in enumerate(noise)
+        ),
+        "layers": tuple(
+            Layer(name, a.shape[2], a.shape[4], a.shape[5], keys) for name, a in arrays.items()
+        ),
+        "columns": {CONDITION: tuple(Column(stream_of[k], k) for k in range(keys))},
+        "streams": streams,
+        "prompts": (named,) * batch,
+        "regions": regions or {},
+        "heads": "all" if heads > 1 else "mean",
+    }
+
+
+def _named_prompt(
+    tokens: Sequence[str],
+    streams: Mapping[str, range],
+    regions: Mapping[Region, int],
+    prompt: str | None,
+) -> Prompt:
+    """Tokens and words for `from_arrays`."""
+    words: list[tuple[str, tuple[int, ...]]] = []
+    made: list[Token] = []
+    stream_of = {k: s for s, r in streams.items() if "." not in s for k in r}
+    for key, text in enumerate(tokens):
+        special = bool(re.fullmatch(r"\[\w+\]|<.+>", text))
+        made.append(
+            Token(key, text, stream_of[key], special=special, padding=text in ("[PAD]", "<pad>"))
+        )
+        if text.startswith("##") and words:
+            words[-1] = (words[-1][0] + text[2:], (*words[-1][1], key))
+        elif not special:
+            words.append((text, (key,)))
+    made += [Token(key, region_name(r), stream_of[key]) for r, key in regions.items()]
+    seen: dict[str, int] = {}
+    numbered, start = [], 0
+    for text, keys in words:
+        occurrence = seen.get(text.casefold(), 0)
+        seen[text.casefold()] = occurrence + 1
+        numbered.append(Word(text, keys, occurrence, start))
+        start += len(text) + 1
+    joined = " ".join(text for text, _ in words)
+    return Prompt(joined if prompt is None else prompt, tuple(made), tuple(numbered))
+
+
+def to_xarray(trace: AttentionTrace, layer: LayerSelector, steps: Sequence[Step]) -> Any:
+    """See `AttentionTrace.to_xarray`."""
+    import xarray
+
+    values = np.stack([trace.attention(layer=layer, step=one) for one in steps])
+    columns = trace.columns[CONDITION]
+    named = {token.key: token.text for token in trace.tokens}
+    noise = [np.nan if s.noise_remaining is None else s.noise_remaining for s in steps]
+    texts = [column_name(c, named) for c in columns]
+    return xarray.DataArray(
+        values,
+        dims=("step", "picture", "head", "token", "row", "column"),
+        coords={
+            "step": [s.index for s in steps],
+            "call": ("step", [s.call for s in steps]),
+            "noise_remaining": ("step", noise),
+            "token": texts,
+            "key": ("token", [-1 if c.key is None else c.key for c in columns]),
+            "stream": ("token", [c.stream for c in columns]),
+        },
+        name="attention",
+        attrs={"prompt": trace.prompt, "branch": trace.branch, "view": "attention"},
+    )

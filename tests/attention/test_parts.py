@@ -1,0 +1,162 @@
+"""The parts by themselves: folding, budgets, schedules, layouts, branches."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scribblediffusion.attention import budget, folding, schedule
+from scribblediffusion.attention.frames import Wish
+from scribblediffusion.attention.layout import KeyLayout, prompt_record
+from scribblediffusion.attention.records import Prompt, Step, Word
+from scribblediffusion.errors import CaptureError
+from scribblediffusion.prompt import Piece, Reading, ReadWord
+from scribblediffusion.sketch import REGIONS
+
+
+def tensors(batch: int, heads: int, places: int, keys: int, width: int) -> tuple[Any, Any, Any]:
+    generator = torch.Generator().manual_seed(places * 31 + keys)
+    make = lambda n: torch.randn(batch, heads, n, width, generator=generator)  # noqa: E731
+    return make(places), make(keys), make(keys)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 20), st.integers(2, 9), st.booleans())
+def test_folding_keeps_all_that_there_is(
+    batch: int, heads: int, places: int, keys: int, every: bool
+) -> None:
+    q, k, v = tensors(batch, heads, places, keys, 4)
+    kept = folding.Kept(torch.tensor([1]), [torch.tensor([0, *range(2, keys)])])
+    record, mixed = folding.fold(q, k, 0.5, None, kept, every_head=every, v=v)
+    assert record.shape == (batch, heads if every else 1, 2, places)
+    assert torch.allclose(record.sum(2), torch.ones(()), atol=1e-5)
+    p = torch.softmax(q.double() @ k.double().transpose(-1, -2) / 2, -1)
+    mine = p if every else p.mean(1, keepdim=True)
+    assert torch.allclose(record[:, :, 0].double(), mine[..., 1], atol=1e-6)
+    assert mixed is not None
+    assert torch.allclose(mixed.double(), p @ v.double(), atol=1e-5)
+
+
+def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = tensors(2, 2, 23, 7, 4)
+    kept = folding.Kept(torch.arange(7))
+    mask = torch.zeros(2, 1, 23, 7)
+    mask[:, :, 5:, 3] = -torch.inf
+    whole, mixed = folding.fold(q, k, 1.0, mask, kept, every_head=True, v=v)
+    monkeypatch.setattr(folding, "PIECE", 2 * 2 * 7 * 4)
+    pieces, mixed_in_pieces = folding.fold(q, k, 1.0, mask, kept, every_head=True, v=v)
+    assert torch.allclose(whole, pieces, atol=1e-6)
+    assert torch.allclose(mixed, mixed_in_pieces, atol=1e-6)
+    assert not pieces[:, :, 3, 5:].any()
+    assert pieces[:, :, 3, :5].all()
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 7), (2, 1, 7), (6, 1, 7), (2, 5, 7), (6, 5, 7), (2, 3, 5, 7), (1, 1, 1, 7)]
+)
+@pytest.mark.parametrize("kind", ["bool", "minus_10000", "minus_infinity"])
+def test_masks_of_every_shape_hide_exactly(shape: tuple[int, ...], kind: str) -> None:
+    seen = torch.ones(shape, dtype=torch.bool)
+    seen[..., 2] = False
+    low = -10000.0 if kind == "minus_10000" else -torch.inf
+    mask = seen if kind == "bool" else torch.zeros(shape).masked_fill(~seen, low)
+    q, k, _ = tensors(2, 3, 5, 7, 4)
+    p = folding.weights(q, k, 0.5, folding.as_mask(mask, 2, 3))
+    assert not p[..., 2].any()
+    assert torch.allclose(p.sum(-1), torch.ones(()), atol=1e-6)
+
+
+def test_plans_give_up_heads_then_resolution_then_steps() -> None:
+    plan = budget.Plan(True, {"a": (16, 12), "b": (8, 6)}, {"a": 8, "b": 8}, 1, 10)
+    whole = plan.forecast(20)
+    assert whole == 4 * 10 * 8 * (192 + 48) * 20
+    assert budget.fit(plan, 20, whole) == plan
+    mean = budget.fit(plan, 20, whole // 4)
+    assert (mean.every_head, mean.grids) == (False, plan.grids)
+    coarse = budget.fit(plan, 20, whole // 12)
+    assert coarse.grids == {"a": (8, 6), "b": (8, 6)}
+    few = budget.fit(plan, 20, whole // 500)
+    assert few.stride > 1
+    assert few.forecast(20) <= whole // 500
+    assert [s.split()[0] for s in few.thinned] == ["the", "layers", "one"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 4_000_000), st.integers(1, 60))
+def test_a_forecast_is_kept_or_nothing_is_left_to_give(room: int, calls: int) -> None:
+    plan = budget.Plan(True, {"a": (32, 32), "b": (5, 7)}, {"a": 8, "b": 2}, 2, 30)
+    fitted = budget.fit(plan, calls, room)
+    assert fitted.forecast(calls) <= room or fitted.thinner() is None
+
+
+def test_thinned_records_keep_their_sums() -> None:
+    record = np.random.default_rng(0).random((2, 3, 4, 15 * 9), dtype=np.float32)
+    record /= record.sum(2, keepdims=True)
+    thin = budget.thin(record, (15, 9), (8, 5), mean=True)
+    assert thin.shape == (2, 1, 4, 40)
+    assert np.allclose(thin.sum(2), 1, atol=1e-5)
+
+
+def test_wishes_for_steps() -> None:
+    wish = lambda steps: Wish(False, False, steps).among(5)  # noqa: E731
+    assert wish(None) == [0, 1, 2, 3, 4]
+    assert wish(frozenset({0, -1})) == [0, 4]
+    assert wish(slice(None, None, 2)) == [0, 2, 4]
+    assert wish(slice(-2, None)) == [3, 4]
+
+
+def test_no_scheduler_no_noise() -> None:
+    place = schedule.position(None, 3)
+    step = schedule.describe(None, place, schedule.position(None, 0), 7.0)
+    assert step == Step(3, 0, 7.0, None, None)
+    assert schedule.is_last(None, place)
+    assert schedule.total_steps(None, place) is None
+
+
+def reading(text: str, cut: str = "") -> Reading:
+    words = text.split()
+    pieces = [Piece("<s>", 0, special=True), *(Piece(w, i + 1) for i, w in enumerate(words))]
+    read = [
+        ReadWord(w, () if w == cut else (i + 1,), 0, 2 * i, whole=w != cut)
+        for i, w in enumerate(words)
+    ]
+    return Reading(text, tuple(pieces), tuple(read))
+
+
+def test_two_tokenizers_make_one_prompt() -> None:
+    pair = [(reading("a b c", cut="c"), range(4)), (reading("a b c"), range(10, 14))]
+    prompt = prompt_record(pair)
+    assert prompt.words == (
+        Word("a", (1, 11)),
+        Word("b", (2, 12), start=2),
+        Word("c", (13,), start=4),
+    )
+    assert prompt.truncated == ()  # the second encoder saw it
+    assert prompt_record(pair[:1]).truncated == ("c",)
+
+
+def test_a_layout_of_text_and_sketch() -> None:
+    layout = KeyLayout.of_text_and_sketch(
+        [reading("red apple")], regions=REGIONS, branches=("unconditional", "sketch_only", "full")
+    )
+    assert layout.streams == {"text": range(77), "sketch": range(77, 154)}
+    assert layout.regions[REGIONS[5]] == 82
+    assert layout.prompts[0].tokens[-1].key == 153
+    assert layout.prompts[0].words == (Word("red", (1,)), Word("apple", (2,), start=2))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"streams": {"text": range(3), "sketch": range(4, 6)}},
+        {"streams": {"text": range(1, 3)}},
+        {"streams": {"text": range(3)}, "branches": ("unconditional",)},
+        {"streams": {"text": range(3)}, "branches": ("full", "full")},
+    ],
+)
+def test_layouts_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CaptureError, match="key layout"):
+        KeyLayout(**({"prompts": (Prompt(),)} | wrong))
