@@ -52,8 +52,8 @@ def test_star_import_gives_what_is_promised():
 
 def test_import_is_quick_and_loads_nothing_heavy():
     code = (
-        "import sys, time; start = time.perf_counter(); import scribblediffusion;"
-        "took = time.perf_counter() - start;"
+        "import sys, time; start = time.process_time(); import scribblediffusion;"
+        "took = time.process_time() - start;"
         "dir(scribblediffusion); from scribblediffusion import ScribbleError;"
         f"print(took, *[m for m in {HEAVY} if m in sys.modules])"
     )
