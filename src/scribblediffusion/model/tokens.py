@@ -11,6 +11,10 @@ from torch import Tensor
 from scribblediffusion.model.text import TEXT_TOKENS
 
 
+#: Numbers of `[CLS]` and `[SEP]`: what an empty prompt is made of.
+EMPTY_PROMPT = (101, 102)
+
+
 def tokenize(
     tokenizer: Any, prompts: Sequence[str], *, crop: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import math
 import time
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,9 @@ def train(
     """
     rng = np.random.default_rng(int(time.time()))
     exists = (folder / "config.json").exists()
-    model = ScribbleAutoencoder.from_pretrained(folder) if exists else ScribbleAutoencoder()
+    model: Any = ScribbleAutoencoder()
+    if exists:
+        model = ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
     model = model.to(memory_format=torch.channels_last).train()
     names = [n for n, _ in model.named_parameters() if not decoder_only or "decode" in n]
     parameters = [p for n, p in model.named_parameters() if n in names]

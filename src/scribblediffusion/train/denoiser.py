@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from scribblediffusion.model.strokes import SketchEncoder
 from scribblediffusion.model.text import PromptEncoder
-from scribblediffusion.model.tokens import tokenize
+from scribblediffusion.model.tokens import EMPTY_PROMPT, tokenize
 from scribblediffusion.model.unet import SHIPPED, ScribbleUNet
 from scribblediffusion.train.latents import Shard, object_masks, unpack
 from scribblediffusion.train.words import word_table, word_tokenizer
@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Keys `[B, T + 77, 256]` and their mask; a dropped text is `[CLS] [SEP]`."""
         empty = torch.zeros_like(batch.ids)
-        empty[:, 0], empty[:, 1] = batch.ids[0, 0], 102
+        empty[:, :2] = torch.tensor(EMPTY_PROMPT)
         ids = torch.where(keep_text[:, None], batch.ids, empty)
         ends = torch.arange(ids.shape[1])[None] < 2
         mask = torch.where(keep_text[:, None], batch.mask, ends)
@@ -154,7 +154,7 @@ class _Watch:
     def weights(self, mask: Tensor) -> Iterator[Tensor]:
         """Attention of each layer, mean over heads: `[B, places, keys]`, rows sum to 1."""
         for name, kept in self.seen.items():
-            attention = self.unet.get_submodule(name)
+            attention: Any = self.unet.get_submodule(name)
             q, k = (kept[w].unflatten(-1, (attention.heads, -1)).transpose(1, 2) for w in kept)
             logits = (q @ k.transpose(-1, -2)).float() * attention.scale
             logits = logits.masked_fill(~mask[:, None, None], -1e4)
@@ -204,7 +204,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: Shard, *, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.recipe, self.step, self.seed = recipe, 0, seed
-        self.model = Denoiser().to(memory_format=torch.channels_last)
+        self.model = Denoiser()
+        nn.Module.to(self.model, memory_format=torch.channels_last)
         self.model.prompt_encoder.set_table(word_table())
         # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
         self.model.unet.set_attn_processor(AttnProcessor())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
@@ -95,7 +96,7 @@ def build(
     size: int = 1000,
 ) -> Iterator[Shard]:
     """Draw and encode scenes, `size` at a time."""
-    encoder = encoder.eval().to(memory_format=torch.channels_last)
+    nn.Module.to(encoder.eval(), memory_format=torch.channels_last)
     with Pool(processes) as pool:
         jobs = ((i, seed, split) for i in numbers)
         rows: list[tuple] = []
