@@ -1,0 +1,5 @@
+"""`python -m scribblediffusion.cli`."""
+
+from scribblediffusion.cli import main
+
+main()
