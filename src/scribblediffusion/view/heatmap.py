@@ -27,12 +27,13 @@ class HeatStyle:
 
     Attributes:
         colours: "inferno", or "cividis" for the colour-blind.
-        opacity: 0 (the picture alone) to 1 (the map alone).
+        opacity: 0 (the picture alone) to 1 (the map alone); the picture loses its colour as the
+            map covers it, so that hue always means the map.
         smooth: enlarged smoothly for the eye; otherwise each place is one square.
     """
 
     colours: ColourMap = "inferno"
-    opacity: float = 0.65
+    opacity: float = 0.72
     smooth: bool = True
 
     def __post_init__(self) -> None:
@@ -134,11 +135,16 @@ def blended(
     style = style or HeatStyle()
     image = coloured(values, size, scale, style)
     if picture is not None:
-        image = Image.blend(as_image(picture, size), image, style.opacity)
+        image = Image.blend(_greyed(as_image(picture, size), style.opacity), image, style.opacity)
     if sketch is not None:
         lines = ImageChops.invert(as_image(sketch, size).getchannel(0))
         image.paste((255, 255, 255), mask=lines.point([v * 4 // 5 for v in range(256)]))
     return image
+
+
+def _greyed(picture: Image.Image, amount: float) -> Image.Image:
+    """The picture with as much less colour as the map covers it: hue is the map's alone."""
+    return Image.blend(picture, picture.convert("L").convert("RGB"), amount)
 
 
 def overlay(
