@@ -32,6 +32,7 @@ Selectors, the same everywhere. `layer`: None (all that attend to the condition)
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,14 @@ class AttentionTrace:
             f"AttentionTrace({self.prompt!r}, {len(self.steps)} steps, {len(self.layers)} layers, "
             f"{len(self.keys)} tokens, {grid} grid, branch {self.branch})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the run, its words and its proof."""
+        words = ", ".join(word.text for word in self.words) or "no words"
+        noise = " → ".join(str(step) for step in (self.steps[:1] + self.steps[-1:]))
+        proof = "no proof: these arrays were not captured" if self.audit is None else self.audit
+        lines = (repr(self), f"words: {words}", noise, str(proof), *self.thinned)
+        return "<div>" + "<br>".join(html.escape(line) for line in lines) + "</div>"
 
     # ── the two views ────────────────────────────────────────────────────────────────────────
 
