@@ -21,7 +21,9 @@ class WordDifference:
 
     Attributes:
         name: the word; a repeated one with its number.
-        change: `[H, W]`, second map less first; sums to 0.
+        before: `[H, W]`, the first run's heat map; sums to 1.
+        after: the second run's.
+        change: after less before; sums to 0.
         moved: share of the map that is somewhere else: ½ Σ |change|, 0…1.
         correlation: Pearson's r of the two maps; None where one is constant.
         shift: (x, y) from the first centre of mass to the second, in picture widths and heights.
@@ -29,6 +31,8 @@ class WordDifference:
     """
 
     name: str
+    before: Array
+    after: Array
     change: Array
     moved: float
     correlation: float | None
@@ -114,6 +118,8 @@ def _difference(name: str, first: Array, second: Array) -> WordDifference:
     y, x = ((np.arange(n) + 0.5) / n for n in grid)
     return WordDifference(
         name=name,
+        before=before,
+        after=after,
         change=change,
         moved=min(1.0, 0.5 * float(np.abs(change).sum())),
         correlation=pearson(before, after),

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import typer
 
-from scribblediffusion.cli import draw, evaluate, train
+from scribblediffusion.cli import capture, compare, draw, evaluate, explain, gallery, train
 from scribblediffusion.errors import InputError, ScribbleError
 
 __all__ = ["app", "main"]
@@ -25,6 +25,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(draw.draw)
+app.command()(explain.explain)
+app.command()(compare.compare)
+app.command()(capture.capture)
+app.add_typer(gallery.app, name="gallery")
 app.command()(evaluate.evaluate)
 app.add_typer(train.app, name="train")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scribblediffusion.cli.progress import progress
+from scribblediffusion.cli.painting import paint
+from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.errors import InputError, SketchError
 
 if TYPE_CHECKING:
@@ -17,8 +18,12 @@ _SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def draw(
-    sketch: Annotated[str, typer.Argument(help='Image file with the sketch; "-" for none.')],
-    prompt: Annotated[str, typer.Argument(help='What to draw; "" for the sketch alone.')],
+    sketch: Annotated[
+        str, typer.Argument(metavar="SKETCH", help='Image file with the sketch; "-" for none.')
+    ],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help='What to draw; "" for the sketch alone.')
+    ],
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture.", min=0)] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
     guidance: Annotated[float | None, typer.Option(help="How much the words count.")] = None,
@@ -30,9 +35,7 @@ def draw(
     ] = None,
     count: Annotated[int, typer.Option(help="How many pictures, each with the next seed.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Where to write the picture.")] = None,
-    gallery: Annotated[
-        Path | None, typer.Option(help="Gallery to keep the run in.", envvar="SCRIBBLE_GALLERY")
-    ] = None,
+    gallery: GalleryRoot = None,
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep the run and its attention.")
     ] = True,
@@ -53,7 +56,7 @@ def draw(
         raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
     cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
 
-    from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, check_settings
+    from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, check_settings, seeded
 
     settings = {
         "num_inference_steps": steps,
@@ -61,54 +64,18 @@ def draw(
         "sketch_guidance_scale": SKETCH_GUIDANCE if sketch_guidance is None else sketch_guidance,
     }
     check_settings(*settings.values())
-    pictures, trace = _run(model, prompt, cleaned, seed, count, settings, capture=keep)
+    generators = seeded(seed, count)
+    pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
         _write(target, picture, prompt, seed + number)
         typer.echo(str(target))
     if trace is not None:
         from scribblediffusion.gallery import Gallery
 
-        run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model})
+        run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model_name(model)})
         typer.echo(f"run {run.id} in {run.folder}")
         typer.echo(str(trace.audit))
     typer.echo(f"seed {seed}")
-
-
-def _run(
-    model: str | None,
-    prompt: str,
-    sketch: Any,
-    seed: int,
-    count: int,
-    settings: dict[str, Any],
-    *,
-    capture: bool,
-) -> tuple[np.ndarray, Any]:
-    """The pictures `[count, 256, 256, 3]` and the trace of the run, None without capture."""
-    from contextlib import nullcontext
-
-    from scribblediffusion.attention.extractor import RealAttentionExtractor
-    from scribblediffusion.pipeline import ScribblePipeline, seeded
-
-    with progress() as bar:
-        task = bar.add_task("Loading the model", total=None)
-        pipe = ScribblePipeline.from_pretrained(model)
-        extractor = RealAttentionExtractor(pipe) if capture else None
-        with extractor or nullcontext():
-            steps = pipe.denoise(
-                prompt,
-                sketch,
-                generator=seeded(seed, count),
-                num_images_per_prompt=count,
-                **settings,
-            )
-            latents = None
-            for step in steps:
-                latents = step.latents
-                text = f"Noise remaining: {step.noise_remaining:.0%}"
-                bar.update(task, description=text, total=step.count, completed=step.index + 1)
-            pictures = pipe.finish(latents)
-    return pictures, None if extractor is None else extractor.trace
 
 
 def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Path]:

@@ -1,0 +1,59 @@
+"""One run of a `ScribblePipeline`, with the progress bar that says how much noise remains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from scribblediffusion.cli.progress import progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from scribblediffusion.attention.trace import AttentionTrace
+
+
+def paint(
+    model: str | None,
+    prompts: Sequence[str],
+    sketch: Any,
+    generator: Any,
+    settings: dict[str, Any],
+    *,
+    capture: bool = True,
+    stop_after: int | None = None,
+) -> tuple[np.ndarray, AttentionTrace | None]:
+    """Draws pictures and, unless told otherwise, captures the attention.
+
+    Args:
+        model: a folder or hub id; None for the shipped model.
+        prompts: one for each picture.
+        sketch: one for all pictures, or None.
+        generator: a seeded generator, or one for each picture.
+        settings: steps and guidance, as `ScribblePipeline.denoise` takes them.
+        capture: whether to capture the attention.
+        stop_after: leave after so many steps; the picture is then what the model saw last.
+
+    Returns:
+        The pictures uint8 `[B, 256, 256, 3]`, and the trace or None.
+    """
+    from scribblediffusion.attention.extractor import RealAttentionExtractor
+    from scribblediffusion.pipeline import ScribblePipeline
+
+    with progress() as bar:
+        task = bar.add_task("Loading the model", total=None)
+        pipe = ScribblePipeline.from_pretrained(model)
+        extractor = RealAttentionExtractor(pipe) if capture else None
+        with extractor or nullcontext():
+            steps = pipe.denoise(list(prompts), sketch, generator=generator, **settings)
+            step: Any = None
+            with closing(steps):
+                for step in steps:
+                    text = f"Noise remaining: {step.noise_remaining:.0%}"
+                    bar.update(task, description=text, total=step.count, completed=step.index + 1)
+                    if step.index + 1 == stop_after:
+                        break
+            complete = step.index + 1 == step.count
+            pictures = pipe.finish(step.latents if complete else step.denoised, complete=complete)
+    return pictures, None if extractor is None else extractor.trace

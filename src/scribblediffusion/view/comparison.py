@@ -1,0 +1,147 @@
+"""Two runs side by side: each shared word's map in both, and what moved.
+
+Both maps of all words share one colour scale. The change has two colours that are told apart with
+colour blindness: blue where the second run's map is weaker, orange where it is stronger.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from scribblediffusion.analysis.difference import TraceDifference, WordDifference
+from scribblediffusion.analysis.printing import percent
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.view.colour import Ground, Scale, Theme, theme
+from scribblediffusion.view.heatmap import HeatStyle, blended, colour_bar, enlarged, fitted_box
+from scribblediffusion.view.typeset import write
+
+Array = np.ndarray[Any, np.dtype[Any]]
+#: Weaker and stronger (after Okabe and Ito 2008, brightened).
+WEAKER, STRONGER = (70, 160, 240), (246, 146, 40)
+#: At most so many words are drawn: those that moved most.
+WORDS = 8
+_MARGIN, _GAP, _TOP, _LABEL, _SIDE, _FOOT = 28, 16, 104, 132, 200, 104
+
+
+def comparison(
+    difference: TraceDifference,
+    first: AttentionTrace,
+    second: AttentionTrace,
+    *,
+    ground: Ground = "dark",
+    style: HeatStyle | None = None,
+) -> Image.Image:
+    """Draws two runs: a row for each shared word, its two maps and their change.
+
+    Args:
+        difference: from `analysis.difference.compare(first, second)`.
+        first: the run before.
+        second: the run after.
+        ground: "light" or "dark".
+        style: how the maps are drawn.
+
+    Returns:
+        An RGB image.
+    """
+    colours, style = theme(ground), style or HeatStyle()
+    moved = sorted(difference.words, key=lambda w: -w.moved)[:WORDS]
+    words = [word for word in difference.words if word in moved]
+    cell = fitted_box(_proportions(first), _SIDE)
+    width = 2 * _MARGIN + _LABEL + 3 * (cell[0] + _GAP) - _GAP
+    height = _TOP + max(1, len(words)) * (cell[1] + _GAP) + _FOOT
+    page = Image.new("RGB", (width, height), colours.ground)
+    _header(page, difference, cell, colours)
+    if not words:
+        draw = ImageDraw.Draw(page)
+        message = "no word is in both prompts with a map in both"
+        write(draw, (_MARGIN, _TOP + 20), message, 15, colours.muted, room=width - 2 * _MARGIN)
+        return page
+    heat, change = _scales(words)
+    for row, word in enumerate(words):
+        top = _TOP + row * (cell[1] + _GAP)
+        _label(page, word, top, colours)
+        images = [
+            blended(word.before, first.picture, heat, cell, style),
+            blended(word.after, second.picture, heat, cell, style),
+            _changed(word.change, change, cell, colours),
+        ]
+        for column, image in enumerate(images):
+            page.paste(image, (_left(column, cell), top))
+    left_out = len(difference.words) - len(words)
+    _foot(page, (heat, change), cell, style, left_out, colours)
+    return page
+
+
+def _proportions(trace: AttentionTrace) -> tuple[int, int]:
+    if trace.picture is not None:
+        return trace.picture.shape[1], trace.picture.shape[0]
+    height, width = trace.picture_size or trace.grid
+    return width, height
+
+
+def _scales(words: list[WordDifference]) -> tuple[Scale, Scale]:
+    """One scale for all maps, one for all changes."""
+    heat = Scale.of_heat(*(one for word in words for one in (word.before, word.after)))
+    return heat, Scale.of_heat(*(np.abs(word.change) for word in words))
+
+
+def _left(column: int, cell: tuple[int, int]) -> int:
+    return _MARGIN + _LABEL + column * (cell[0] + _GAP)
+
+
+def _header(
+    page: Image.Image, difference: TraceDifference, cell: tuple[int, int], colours: Theme
+) -> None:
+    draw, room = ImageDraw.Draw(page), page.width - 2 * _MARGIN
+    for line, (name, prompt) in enumerate(
+        zip(("before", "after"), difference.prompts, strict=True)
+    ):
+        text = f"{name}: “{prompt}”" if prompt else f"{name}: no prompt"
+        write(draw, (_MARGIN, 20 + 24 * line), text, 17, colours.text, room=room)
+    for column, name in enumerate(("before", "after", "change")):
+        write(draw, (_left(column, cell), _TOP - 24), name, 13, colours.muted, room=cell[0])
+
+
+def _label(page: Image.Image, word: WordDifference, top: int, colours: Theme) -> None:
+    draw, room = ImageDraw.Draw(page), _LABEL - 12
+    r = "r undefined" if word.correlation is None else f"r {word.correlation:.2f}"
+    write(draw, (_MARGIN, top + 4), word.name, 17, colours.text, room=room)
+    for line, text in enumerate((f"{percent(word.moved)} moved", r)):
+        write(draw, (_MARGIN, top + 30 + 20 * line), text, 13, colours.muted, room=room)
+
+
+def _changed(change: Array, scale: Scale, size: tuple[int, int], colours: Theme) -> Image.Image:
+    """Blue where it is less, orange where it is more, the panel's colour where nothing changed."""
+    levels = np.clip(enlarged(change, size) / scale.top, -1, 1)[..., None]
+    base, less, more = (np.array(c, np.float32) for c in (colours.panel, WEAKER, STRONGER))
+    mixed = base + np.abs(levels) * (np.where(levels < 0, less, more) - base)
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def _foot(
+    page: Image.Image,
+    scales: tuple[Scale, Scale],
+    cell: tuple[int, int],
+    style: HeatStyle,
+    left_out: int,
+    colours: Theme,
+) -> None:
+    draw, top = ImageDraw.Draw(page), page.height - _FOOT + 4
+    heat, change = scales
+    both = 2 * cell[0] + _GAP
+    colour_bar(page, (_left(0, cell), top), both, heat, style.colours, colours)
+    ends = np.linspace(-1, 1, cell[0])[None].repeat(12, 0) * change.top
+    left = _left(2, cell)
+    page.paste(_changed(ends, change, (cell[0], 12), colours), (left, top))
+    most = f"{change.top * change.factor:.1f}"
+    for at, text, anchor in ((0, f"−{most}", "la"), (0.5, "0", "ma"), (1, f"+{most}", "ra")):
+        place = (left + at * cell[0], top + 17)
+        write(draw, place, text, 13, colours.muted, anchor=anchor)
+    notes = [f"{heat.unit}; one scale for all maps, another for all changes"]
+    notes += [f"{left_out} more shared words moved less"] if left_out else []
+    for line, note in enumerate(notes):
+        at = (_MARGIN, top + 46 + 20 * line)
+        write(draw, at, note, 13, colours.muted, room=page.width - 2 * _MARGIN)
