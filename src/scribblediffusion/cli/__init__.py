@@ -6,6 +6,7 @@ error is one line on standard error.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
@@ -14,7 +15,13 @@ from typing import Any, TextIO
 import typer
 
 from scribblediffusion.cli import capture, compare, draw, evaluate, explain, gallery, train
-from scribblediffusion.errors import InputError, ScribbleError
+from scribblediffusion.errors import (
+    InputError,
+    ScribbleError,
+    TraceFileError,
+    UnknownFamilyError,
+    UnknownWordError,
+)
 
 __all__ = ["app", "main"]
 
@@ -33,6 +40,8 @@ app.command()(evaluate.evaluate)
 app.add_typer(train.app, name="train")
 
 _UsageError: Any = typer.BadParameter.__base__
+#: What a person named is there, but cannot be used.
+_GIVEN = (InputError, TraceFileError, UnknownFamilyError, UnknownWordError)
 
 
 @app.callback(invoke_without_command=True)
@@ -48,9 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
     logging.basicConfig(level=logging.WARNING, format="scribble: %(message)s")
     warnings.showwarning = _one_line
+    for stream in (sys.stdout, sys.stderr):  # a terminal without "×" shows "?", and goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = app(args=arguments, standalone_mode=False)
-    except InputError as error:
+    except _GIVEN as error:
         _fail(error, 2)
     except ScribbleError as error:
         _fail(error, 1)

@@ -28,13 +28,16 @@ def capture(
     ],
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw.")],
     seed: Annotated[
-        int | None, typer.Option(help="Same seed, same picture; else a new one.", min=0)
+        int | None,
+        typer.Option(metavar="N", help="Same seed, same picture; else a new one.", min=0),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Denoising steps; else the pipeline's own.", min=1)
+        int | None,
+        typer.Option(metavar="N", help="Denoising steps; else the pipeline's own.", min=1),
     ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How much the words count; else the pipeline's own.")
+        float | None,
+        typer.Option(metavar="X", help="How much the words count; else the pipeline's own."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the picture here, too.")

@@ -24,23 +24,33 @@ def draw(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help='What to draw; "" for the sketch alone.')
     ],
-    seed: Annotated[int | None, typer.Option(help="Same seed, same picture.", min=0)] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 20,
-    guidance: Annotated[float | None, typer.Option(help="How much the words count.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Same seed, same picture.", min=0)
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Denoising steps.")] = 20,
+    guidance: Annotated[
+        float | None, typer.Option(metavar="X", help="How much the words count.")
+    ] = None,
     sketch_guidance: Annotated[
-        float | None, typer.Option(help="How much the sketch counts; 1 is fastest.")
+        float | None, typer.Option(metavar="X", help="How much the sketch counts; 1 is fastest.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Image; where it is black the sketch has no say.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Image; where it is black the sketch has no say."),
     ] = None,
-    count: Annotated[int, typer.Option(help="How many pictures, each with the next seed.")] = 1,
-    output: Annotated[Path | None, typer.Option(help="Where to write the picture.")] = None,
+    count: Annotated[
+        int, typer.Option(metavar="N", help="How many pictures, each with the next seed.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to write the picture.")
+    ] = None,
     gallery: GalleryRoot = None,
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep the run and its attention.")
     ] = True,
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id; without it the shipped model.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Folder or hub id; without it the shipped model."),
     ] = None,
 ) -> None:
     """Draw a picture from a sketch and a prompt."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scribblediffusion.gallery import Damage, Gallery, Page, Run
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
-RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help=RUN_HELP)]
+RunNames = Annotated[list[str], typer.Argument(metavar="RUN", help=RUN_HELP)]
 
 app = typer.Typer(
     help="List, check, repeat and carry the runs that were kept.", rich_markup_mode=None
@@ -38,17 +38,22 @@ def _group(context: typer.Context, gallery: GalleryRoot = None) -> None:
 @app.command("list")
 def list_runs(
     words: Annotated[
-        str, typer.Option(help="Only runs whose prompt has all these words, or their beginnings.")
+        str,
+        typer.Option(
+            metavar="WORDS", help="Only runs whose prompt has all these words, or their beginnings."
+        ),
     ] = "",
-    seed: Annotated[int | None, typer.Option(help="Only runs with this seed.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Only runs with this seed.")] = None,
     since: Annotated[
         str | None, typer.Option(metavar="DAY", help="Only runs from this day on: 2026-11-23.")
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="DAY", help="Only runs up to the end of this day.")
     ] = None,
-    page: Annotated[int, typer.Option(help="Which page, newest runs first.", min=1)] = 1,
-    size: Annotated[int, typer.Option(help="Runs on a page.", min=1, max=1000)] = 24,
+    page: Annotated[
+        int, typer.Option(metavar="N", help="Which page, newest runs first.", min=1)
+    ] = 1,
+    size: Annotated[int, typer.Option(metavar="N", help="Runs on a page.", min=1, max=1000)] = 24,
     deleted: Annotated[bool, typer.Option("--bin", help="The runs in the bin instead.")] = False,
     gallery: GalleryRoot = None,
 ) -> None:
@@ -88,13 +93,14 @@ def show_run(run: RunName, gallery: GalleryRoot = None) -> None:
 @app.command()
 def verify(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN...]", help="These runs; else every one.")
+        list[str] | None, typer.Argument(metavar="RUN", help="These runs; else every one.")
     ] = None,
     gallery: GalleryRoot = None,
 ) -> None:
-    """Compare every file with what was saved, and name each that differs.
+    """Check every file against what was saved.
 
-    Exit status 1 where something is damaged.
+    Names each file that is missing, strange, or differs in a single bit. Exit status 1 where
+    something is damaged.
     """
     checked, damages = 0, list[Any]()
     for found in _verified(runs, gallery):
@@ -134,7 +140,7 @@ def export(
 @app.command("import")
 def import_runs(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="ZIP files that `export` wrote.")
+        list[Path], typer.Argument(metavar="FILE", help="ZIP files that `export` wrote.")
     ],
     gallery: GalleryRoot = None,
 ) -> None:
@@ -157,9 +163,7 @@ def delete(runs: RunNames, gallery: GalleryRoot = None) -> None:
 
 @app.command()
 def restore(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Ids; `list --bin` shows them.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Ids; `list --bin` shows them.")],
     gallery: GalleryRoot = None,
 ) -> None:
     """Take runs out of the bin."""

@@ -79,7 +79,8 @@ class Recipe:
 def rerun(
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)],
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub id; without it the run's own model.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Folder or hub id; without it the run's own model."),
     ] = None,
     gallery: GalleryRoot = None,
 ) -> None:
