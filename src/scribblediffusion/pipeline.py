@@ -204,7 +204,8 @@ class ScribblePipeline(DiffusionPipeline):
         """
         folder = cls._folder(source, kwargs)
         weights.verify(folder)
-        kwargs = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False} | kwargs
+        dtype = kwargs.pop("torch_dtype", torch.float32)  # its name before diffusers 0.42
+        kwargs = {"dtype": dtype, "low_cpu_mem_usage": False} | kwargs
         pipe = super().from_pretrained(
             folder, use_safetensors=True, local_files_only=True, **kwargs
         )

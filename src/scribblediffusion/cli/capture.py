@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scribblediffusion.cli.progress import progress
+from scribblediffusion.cli.progress import progress, quiet_loading
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.cli.terminal import say, shortened
 from scribblediffusion.errors import CaptureError, InputError, ScribbleError
@@ -79,7 +79,7 @@ def captured(
 
     from scribblediffusion.attention.extractor import RealAttentionExtractor
 
-    with progress() as bar:
+    with progress() as bar, quiet_loading():
         bar.add_task("Loading the model", total=None)
         pipe = load(model)
     extractor = RealAttentionExtractor(pipe)

@@ -122,7 +122,7 @@ def _kind(view: View | None, output: Path | None) -> View:
         raise InputError(f"--output {output}: there is no folder {output.parent}")
     ending = output.suffix.lower().removeprefix(".")
     ending = "text" if ending == "txt" else ending
-    if view is None and ending not in View:
+    if view is None and ending not in View.__members__:
         raise InputError(f"--output {output}: the name must end in {', '.join(map(_ending, View))}")
     if view not in (None, View.text, View.json) and ending != view:
         raise InputError(f"--output {output}: --format {view} needs a name that ends in .{view}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from scribblediffusion.cli.progress import progress
+from scribblediffusion.cli.progress import progress, quiet_loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,8 @@ def paint(
 
     with progress() as bar:
         task = bar.add_task("Loading the model", total=None)
-        pipe = ScribblePipeline.from_pretrained(model)
+        with quiet_loading():
+            pipe = ScribblePipeline.from_pretrained(model)
         extractor = RealAttentionExtractor(pipe) if capture else None
         with extractor or nullcontext():
             steps = pipe.denoise(list(prompts), sketch, generator=generator, **settings)

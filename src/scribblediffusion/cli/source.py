@@ -19,9 +19,11 @@ RUN_HELP = "A run's id, or enough of its beginning or end (4 characters or more)
 
 
 def _or_the_groups(context: typer.Context, value: Path | None) -> Path | None:
-    """The option as given to the command, or else to the group that it belongs to."""
-    parent = context.parent
-    return value if value is not None or parent is None else parent.params.get("gallery")
+    """The option as given to the command, else to the group that it belongs to, else set."""
+    source = context.get_parameter_source("gallery")
+    if context.parent is None or (source is not None and source.name == "COMMANDLINE"):
+        return value
+    return context.parent.params.get("gallery") or value
 
 
 #: `--gallery` of every command that reads or keeps runs.
