@@ -22,8 +22,9 @@ def test_the_demo_draws_and_explains(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     paths = {line.split()[0]: Path(line.split()[1]) for line in lines if "/gallery/" in line}
     assert set(paths) == {"picture", "evolution", "analysis", "attention"}
-    assert Image.open(paths["picture"]).size == (256, 256)
-    assert getattr(Image.open(paths["evolution"]), "n_frames", 1) == 20
+    with Image.open(paths["picture"]) as picture, Image.open(paths["evolution"]) as evolution:
+        assert picture.size == (256, 256)
+        assert getattr(evolution, "n_frames", 1) == 20
     trace = AttentionTrace.load(paths["attention"])
     assert trace.audit is not None
     assert trace.audit.passed

@@ -24,7 +24,7 @@ def painted(ink, fill=(255, 255, 255)):
 
 def test_the_same_lines_are_followed_whole():
     assert fidelity(painted(square()), square()).f1 == 1
-    assert fidelity(painted(square()), square(3)).f1 == 1
+    assert fidelity(painted(square()), square(2)).f1 == 1
 
 
 def test_lines_that_lie_elsewhere_are_not():

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (the loader looks here)
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from scribblediffusion.model.aligned import AlignedModel
 
 
 class ResidualBlock(nn.Module):
@@ -32,7 +34,7 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
-class ScribbleAutoencoder(ModelMixin, ConfigMixin):
+class ScribbleAutoencoder(AlignedModel, ConfigMixin):
     """Pictures `[B, 3, H, W]` in −1…1 to latents `[B, 4, H/8, W/8]` and back.
 
     The latent is bounded to ±`bound` by a scaled tanh and standardised with the channel

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (the loader looks here)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scribblediffusion.model.aligned import AlignedModel
 from scribblediffusion.model.place import STRENGTH, fourier, orthonormal
 from scribblediffusion.model.unet import CONTEXT_SEED
 from scribblediffusion.sketch import LEVELS, REGIONS
@@ -35,7 +36,7 @@ class _Reader(nn.Module):
         return self.out(x.flatten(1))
 
 
-class SketchEncoder(ModelMixin, ConfigMixin):
+class SketchEncoder(AlignedModel, ConfigMixin):
     """Ink `[B, 1, 256, 256]` in 0…1 (1 is ink) to tokens `[B, 77, width]`.
 
     Token i is `sketch.REGIONS[i]`. After the last LayerNorm each carries its place.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (the loader looks here)
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from scribblediffusion.model.aligned import AlignedModel
 
 #: Text tokens of a prompt, `[CLS]` and `[SEP]` included.
 TEXT_TOKENS = 77
@@ -32,7 +34,7 @@ class _Layer(nn.Module):
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
-class PromptEncoder(ModelMixin, ConfigMixin):
+class PromptEncoder(AlignedModel, ConfigMixin):
     """Token ids `[B, T]` to context vectors `[B, T, width]`, T ≤ 77.
 
     The word table is that of a well-known sentence encoder (all-MiniLM-L6-v2, Apache-2.0),

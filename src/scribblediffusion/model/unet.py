@@ -13,6 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from scribblediffusion.model.aligned import AlignedModel
 from scribblediffusion.model.place import PlaceEmbedding, align_heads, orthonormal
 
 #: Seeds of the fixed maps: image side and context side.
@@ -80,7 +81,7 @@ def _mask_first_attention(block: Any, args: tuple, kwargs: dict[str, Any]) -> tu
     return args, kwargs | {"attention_mask": kwargs.get("encoder_attention_mask")}
 
 
-class ScribbleUNet(UNet2DConditionModel):
+class ScribbleUNet(AlignedModel, UNet2DConditionModel):
     """`UNet2DConditionModel` whose queries know their place and whose `attn1` respects masks.
 
     In inference a picture's result has the same bits at any row of equal-sized batches.
