@@ -1,0 +1,44 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from painted import make_trace
+
+from scribblediffusion.analysis.difference import compare
+from scribblediffusion.view.comparison import WORDS, comparison
+
+
+@pytest.fixture(scope="module")
+def small():
+    return make_trace(steps=2, grid=8)
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_a_run_against_itself_has_no_blue_and_no_orange(small, ground):
+    bare = dataclasses.replace(small, pictures=())
+    image = comparison(compare(bare, bare), bare, bare, ground=ground)
+    left = image.width - 220
+    pixels = np.asarray(image).astype(int)[100:-120, left:]
+    assert np.ptp(pixels[..., 2] - pixels[..., 0]) < 10
+
+
+def test_the_maps_are_those_of_the_words(small):
+    found = compare(small, small)
+    for word in found.words:
+        assert word.before.sum() == pytest.approx(1)
+        assert np.allclose(word.after - word.before, word.change)
+
+
+def test_many_words_are_cut_to_those_that_moved_most(small):
+    found = compare(small, small)
+    one = found.words[0]
+    many = dataclasses.replace(found, words=tuple(
+        dataclasses.replace(one, name=f"word{i}", moved=i / 100) for i in range(WORDS + 3)
+    ))  # fmt: skip
+    few = dataclasses.replace(many, words=many.words[3:])
+    assert comparison(many, small, small).size == comparison(few, small, small).size
+
+
+def test_no_shared_word_still_makes_a_picture(small):
+    none = dataclasses.replace(compare(small, small), words=())
+    assert comparison(none, small, small).width > 300
