@@ -1,6 +1,6 @@
 """The main job, start to finish: a sketch and a prompt, a picture, and why it looks like that.
 
-    python examples/demo.py [SKETCH PROMPT]
+python examples/demo.py [SKETCH PROMPT]
 """
 
 import json
@@ -14,6 +14,7 @@ SKETCHES = Path(__file__).parent / "sketches"
 
 
 def main(sketch_file: Path, prompt: str) -> None:
+    """Draw, keep the run, and say where everything is."""
     print(f"{sketch_file.name} + {prompt!r}")
     sketch = Sketch.from_image(sketch_file)
     pipe = ScribblePipeline.from_pretrained()

@@ -1,6 +1,6 @@
 """Draw a saved run again: no model, no torch, no diffusers.
 
-    python examples/saved_run.py TRACE.safetensors [WORD]
+python examples/saved_run.py TRACE.safetensors [WORD]
 """
 
 import sys
@@ -10,6 +10,7 @@ from scribblediffusion import AttentionTrace, AttentionVisualizer
 
 
 def main(path: Path, word: str | None = None) -> None:
+    """Print the summary; write the evolution and the analysis beside the trace."""
     trace = AttentionTrace.load(path)
     visualizer = AttentionVisualizer()
     folder = path.parent / f"{path.stem}-views"

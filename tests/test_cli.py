@@ -66,7 +66,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
         "import sys; from scribblediffusion.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as e: code = e.code\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'matplotlib', 'skimage'} & set(sys.modules)\n"
+        "slow = {'torch', 'diffusers', 'transformers', 'matplotlib', 'skimage'}\n"
+        "heavy = slow & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy or code else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -75,10 +76,10 @@ def test_help_is_quick_and_loads_nothing_heavy():
 
 
 def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys):
+    settings = ["--seed", "3", "--steps", "2", "--gallery", str(tmp_path / "gallery")]
     for name in ("a.png", "b.png"):
         with pytest.raises(SystemExit) as left:
-            main(["draw", str(sketch), "a red apple", "--seed", "3", "--steps", "2",
-                  "--output", str(tmp_path / name), "--gallery", str(tmp_path / "gallery")])  # fmt: skip
+            main(["draw", str(sketch), "a red apple", *settings, "--output", str(tmp_path / name)])
         assert left.value.code == 0
     first, again = (Image.open(tmp_path / name) for name in ("a.png", "b.png"))
     assert np.array_equal(np.asarray(first), np.asarray(again))

@@ -1,4 +1,5 @@
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_steps_are_euler_steps_from_all_noise_to_none(pipe):
     noise = [step.noise_remaining for step in steps]
     assert noise == pytest.approx(np.linspace(1, 0.05, 20).tolist(), abs=1e-6)
     assert [step.index for step in steps] == list(range(20))
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         velocity = (before.latents - after.denoised) / after.sigma
         again = before.latents - velocity * 0.05
         assert torch.allclose(after.latents, again, atol=1e-4)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from scribblediffusion.model.text import TEXT_TOKENS
 
-
 #: Numbers of `[CLS]` and `[SEP]`: what an empty prompt is made of.
 EMPTY_PROMPT = (101, 102)
 

@@ -52,7 +52,7 @@ class SteadyGroupNorm(nn.GroupNorm):
 
 
 class SteadyLinear(nn.Linear):
-    """`Linear` on `[B, C]` one row at a time, for the same reason: kernels treat last rows apart."""
+    """`Linear` on `[B, C]` one row at a time: kernels treat the last rows of a batch apart."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, in]` to `[B, out]`."""
