@@ -46,7 +46,8 @@ def tables(summary: RunSummary, subject: Subject | None = None) -> Iterator[Tabl
     if summary.words:
         yield _words(summary, subject)
     else:
-        yield Table("no word of the prompt was recorded", (), ())
+        why = "no word of the prompt was recorded" if trace.prompt else "the prompt has no words"
+        yield Table(why, (), ())
     if subject is not None:
         yield _by_step(summary, subject)
     if summary.heard is not None and subject is None:
