@@ -480,7 +480,7 @@ class ScribblePipeline(DiffusionPipeline):
             generator=generator,
             latents=latents,
         )
-        sample = latents
+        sample: Any = latents
         bar: Any = self.progress_bar
         with closing(steps), bar(total=num_inference_steps) as shown:
             for step in steps:

@@ -54,7 +54,7 @@ def _near(points: np.ndarray, target: np.ndarray) -> float:
         return 1.0 if not target.any() else 0.0
     if not target.any():
         return 0.0
-    distance = ndimage.distance_transform_edt(~target)
+    distance = np.asarray(ndimage.distance_transform_edt(~target))
     return float((distance[points] <= REACH).mean())
 
 
@@ -76,6 +76,7 @@ def fill_family(picture: np.ndarray, mask: np.ndarray) -> str:
         picture: `[H, W, 3]` uint8.
         mask: `[H, W]` bool, the object; its rim and dark lines are left out.
     """
-    inner = ndimage.binary_erosion(mask, iterations=2) & ~ndimage.binary_dilation(dark(picture))
+    lines_and_rim = np.asarray(ndimage.binary_dilation(dark(picture)))
+    inner = np.asarray(ndimage.binary_erosion(mask, iterations=2)) & ~lines_and_rim
     inner = inner if inner.sum() >= 16 else mask
     return dominant_family(picture[inner])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def summary(scores: list[Score]) -> dict[str, float | int]:
 
 
 def draw(
-    pipe: ScribblePipeline, scenes: list[Scene], batch: int = 8, **settings: object
+    pipe: ScribblePipeline, scenes: list[Scene], batch: int = 8, **settings: Any
 ) -> Iterator[np.ndarray]:
     """The model's picture of each scene, in order, each with a seed of its own."""
     pipe.set_progress_bar_config(disable=True)
@@ -113,7 +114,7 @@ def evaluate(
     scenes: int = 200,
     sets: tuple[str, ...] = tuple(SETS),
     on_picture: Callable[[str, int, Scene, np.ndarray], None] = lambda *_: None,
-    **settings: object,
+    **settings: Any,
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Draw and measure held-out scenes.
 

@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, channels, H, W]` to the same shape."""
@@ -69,7 +69,7 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
         """Bounded latents before standardisation, `[B, 4, H/8, W/8]` in ±`bound`."""
         x = self.encode_fine(self.encode_in(F.pixel_unshuffle(pictures, 4)))
         x = self.encode_coarse(self.encode_fold(F.pixel_unshuffle(x, 2)))
-        bound = self.config.bound
+        bound: float = self.config["bound"]
         return bound * torch.tanh(self.encode_out(F.silu(x)) / bound)
 
     def decode_raw(self, latents: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ sketch token that lies where it lies, from the first training step on.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 FREQUENCIES = (1, 2, 4, 8)
@@ -56,6 +56,7 @@ class PlaceEmbedding(nn.Module):
 
     def __init__(self, width: int, seed: int = 0) -> None:
         super().__init__()
+        self.map: Tensor
         self.register_buffer("map", orthonormal(width, seed))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,9 +72,7 @@ class PlaceEmbedding(nn.Module):
 
 
 @torch.no_grad()
-def align_heads(
-    attention: Attention, query_map: Tensor, key_map: Tensor, logit: float = 2.0
-) -> None:
+def align_heads(attention: Any, query_map: Tensor, key_map: Tensor, logit: float = 2.0) -> None:
     """Let half of the heads begin by attending to their own place.
 
     The rows of `to_q` and `to_k` undo the two orthonormal maps, scaled so that the logit is

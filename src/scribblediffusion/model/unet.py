@@ -92,7 +92,7 @@ class ScribbleUNet(AlignedModel, UNet2DConditionModel):
     @functools.wraps(UNet2DConditionModel.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        context = orthonormal(self.config.cross_attention_dim, CONTEXT_SEED)
+        context = orthonormal(self.config["cross_attention_dim"], CONTEXT_SEED)
         for block in self.modules():
             if isinstance(block, BasicTransformerBlock):
                 self._place(block, context)
@@ -101,7 +101,7 @@ class ScribbleUNet(AlignedModel, UNet2DConditionModel):
                 self.set_submodule(name, steady)
 
     @staticmethod
-    def _place(block: BasicTransformerBlock, context: Any) -> None:
+    def _place(block: Any, context: Tensor) -> None:
         block.pos_embed = PlaceEmbedding(block.attn1.to_q.in_features, QUERY_SEED)
         align_heads(block.attn2, block.pos_embed.map, context)
         if block.only_cross_attention:

@@ -204,8 +204,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: Shard, *, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.recipe, self.step, self.seed = recipe, 0, seed
-        self.model = Denoiser()
-        nn.Module.to(self.model, memory_format=torch.channels_last)
+        model: Any = Denoiser()
+        self.model: Denoiser = model.to(memory_format=torch.channels_last)
         self.model.prompt_encoder.set_table(word_table())
         # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
         self.model.unet.set_attn_processor(AttnProcessor())

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
@@ -96,7 +96,8 @@ def build(
     size: int = 1000,
 ) -> Iterator[Shard]:
     """Draw and encode scenes, `size` at a time."""
-    nn.Module.to(encoder.eval(), memory_format=torch.channels_last)
+    model: Any = encoder.eval()
+    model.to(memory_format=torch.channels_last)
     with Pool(processes) as pool:
         jobs = ((i, seed, split) for i in numbers)
         rows: list[tuple] = []
