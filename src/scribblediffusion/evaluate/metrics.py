@@ -76,7 +76,7 @@ def fill_family(picture: np.ndarray, mask: np.ndarray) -> str:
         picture: `[H, W, 3]` uint8.
         mask: `[H, W]` bool, the object; its rim and dark lines are left out.
     """
-    lines_and_rim = np.asarray(ndimage.binary_dilation(dark(picture)))
+    lines_and_rim = np.asarray(ndimage.binary_dilation(dark(picture)), bool)
     inner = np.asarray(ndimage.binary_erosion(mask, iterations=2)) & ~lines_and_rim
     inner = inner if inner.sum() >= 16 else mask
     return dominant_family(picture[inner])
