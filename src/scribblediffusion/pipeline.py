@@ -41,7 +41,7 @@ from scribblediffusion.model.unet import ScribbleUNet
 from scribblediffusion.prompt import Reading, read
 from scribblediffusion.sketch import REGIONS, SIZE, Sketch
 
-#: Guidance that the shipped weights were tuned for on scenes of the training split.
+#: The default dials: a first choice, not yet tuned by measurement.
 GUIDANCE, SKETCH_GUIDANCE = 3.0, 1.5
 MAX_PROMPT, MAX_STEPS, MAX_GUIDANCE, MAX_BATCH = 2000, 1000, 30.0, 64
 LATENT = SIZE // 8

@@ -6,7 +6,7 @@ import torch
 from scribbles import small_unet
 
 from scribblediffusion.model.place import FEATURES, PlaceEmbedding, fourier, orthonormal
-from scribblediffusion.model.unet import ScribbleUNet
+from scribblediffusion.model.unet import SHIPPED, ScribbleUNet
 
 
 def call(unet, sample, context, mask):
@@ -96,7 +96,7 @@ def test_place_needs_a_square():
 
 
 def test_the_shipped_layout_has_eight_heads_and_a_32_by_32_layer():
-    unet = ScribbleUNet(**__import__("scribblediffusion.model.unet", fromlist=["x"]).SHIPPED)
+    unet = ScribbleUNet(**SHIPPED)
     heads = {m.heads for n, m in unet.named_modules() if n.endswith(("attn1", "attn2"))}
     assert heads == {8}
     block = unet.get_submodule("up_blocks.2.attentions.0.transformer_blocks.0")

@@ -8,7 +8,7 @@ scale.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,3 @@ def evaluate(
             "floor": summary(floor),
         }
     return report
-
-
-def rows(scores: list[Score]) -> list[dict[str, float | int]]:
-    """Scores as plain values, for JSON."""
-    return [asdict(s) for s in scores]

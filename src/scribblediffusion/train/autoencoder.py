@@ -72,7 +72,7 @@ def train(
     noise: float = 0.08,
     decoder_only: bool = False,
 ) -> ScribbleAutoencoder:
-    """Train for `minutes` and leave `folder/autoencoder.pt`-free safetensors weights behind.
+    """Train for `minutes` and leave the averaged weights in `folder`, as safetensors.
 
     Args:
         folder: the result, in diffusers' layout; existing weights there are gone on from.
