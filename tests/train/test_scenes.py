@@ -87,7 +87,7 @@ def test_spans_find_colour_and_noun():
         for i, kind, start, end in spans(one):
             word = one.caption[start:end]
             placed = one.objects[i]
-            assert word == (placed.named if kind == "colour" else placed.thing.name)
+            assert word == (placed.named if kind == "colour" else placed.noun)
 
 
 def test_families_are_told_apart():

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from scribblediffusion.cli.progress import progress
+from scribblediffusion.errors import InputError
+
+if TYPE_CHECKING:
+    from scribblediffusion.train.trainer import Trainer
 
 app = typer.Typer(help="Train the model: autoencoder, scenes, denoiser, export.")
 
@@ -60,23 +67,78 @@ def denoiser(
     name: Annotated[
         str, typer.Option(help="Checkpoint; gone on from where it exists.")
     ] = "denoiser",
-    source: Annotated[str | None, typer.Option(help="Begin from this other checkpoint.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Begin from this other checkpoint, or from a folder of weights."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Order of scenes and noise.")] = 0,
     pool: Annotated[int, typer.Option(help="2: a first, cheap stage on averaged latents.")] = 1,
-    batch: Annotated[int, typer.Option(help="Scenes a step.")] = 16,
+    batch: Annotated[int, typer.Option(help="Scenes a step, on each device.")] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.2e-3,
+    save_every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 4,
+    sample_every: Annotated[
+        float, typer.Option(help="Minutes between sheets of samples; 0 for none.")
+    ] = 20,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Train the denoiser and both encoders on the shards."""
-    from scribblediffusion.train.denoiser import Recipe, Trainer, train
-    from scribblediffusion.train.latents import Shard
+    """Train the denoiser and both encoders on the shards.
 
+    More than one device: accelerate launch -m scribblediffusion.cli train denoiser …
+    """
+    from scribblediffusion.train.denoiser import Recipe
+    from scribblediffusion.train.latents import Shard
+    from scribblediffusion.train.trainer import CHECKPOINT, Trainer
+
+    shards = sorted((runs / "shards").glob("*.npz"))
+    if not shards:
+        raise InputError(f"{runs / 'shards'} holds no scenes: make some with scribble train scenes")
     _log()
-    data = Shard.load(sorted((runs / "shards").glob("*.npz")))
-    trainer = Trainer(Recipe(pool=pool, batch=batch), data, seed=seed)
-    begin = runs / (source or name)
-    if (begin / "state.json").exists():
-        trainer.load(begin)
-    train(trainer, runs / name, minutes=minutes, fall=fall)
+    trainer = Trainer(Recipe(pool=pool, batch=batch, rate=rate), Shard.load(shards), seed=seed)
+    if (runs / name / CHECKPOINT).exists():
+        trainer.load(runs / name)
+    elif source and (runs / source / CHECKPOINT).exists():
+        trainer.load(runs / source)
+    else:
+        trainer.begin(Path(source) if source else None)
+    keep, show, say = Every(save_every), Every(sample_every), Every(1)
+    try:
+        with progress() as bar:
+            task = bar.add_task("Training", total=1.0)
+            for report in trainer.run(minutes=minutes, fall=fall):
+                bar.update(task, completed=report.done, description=str(report))
+                if say.due():
+                    logging.getLogger(__name__).info("%s", report)
+                if keep.due():
+                    trainer.save(runs / name)
+                if show.due():
+                    _samples(trainer, runs, name)
+    finally:  # also when interrupted: the last step is kept
+        trainer.save(runs / name)
+
+
+class Every:
+    """Says when some minutes have passed since it last said so; never for 0 minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds, self.last = minutes * 60, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time again."""
+        if not self.seconds or time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def _samples(trainer: Trainer, runs: Path, name: str) -> None:
+    """A sheet of test scenes as the averaged weights draw them now."""
+    from scribblediffusion.train.export import sample_sheet
+
+    if trainer.accelerator.is_main_process:
+        folder = runs / name / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = sample_sheet(trainer.average, runs / "autoencoder")
+        sheet.save(folder / f"step-{trainer.step:06d}.png")
 
 
 @app.command()

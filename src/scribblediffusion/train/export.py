@@ -6,26 +6,34 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
+from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.model.weights import verify, write_checksums
-from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.sketch import Sketch
 from scribblediffusion.train.denoiser import Denoiser
+from scribblediffusion.train.scenes import scene
+from scribblediffusion.train.trainer import CHECKPOINT
 from scribblediffusion.train.words import word_tokenizer
 
 
-def pipeline(checkpoint: Path, autoencoder: Path, *, average: bool = True) -> ScribblePipeline:
-    """A pipeline from a training checkpoint: the averaged weights, or the raw ones."""
-    prefix = "average." if average else "model."
-    state = load_file(checkpoint / "state.safetensors")
+def averaged(checkpoint: Path) -> dict[str, Tensor]:
+    """The averaged weights of a training checkpoint, as the state of a `Denoiser`."""
+    state, prefix = load_file(checkpoint / CHECKPOINT), "average."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def pipeline(state: dict[str, Tensor], autoencoder: Path) -> ScribblePipeline:
+    """A pipeline from the state of a `Denoiser` and the folder of an autoencoder."""
     denoiser = Denoiser()
-    denoiser.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
+    denoiser.load_state_dict(state)
     return ScribblePipeline(
         unet=denoiser.unet.eval(),
         prompt_encoder=denoiser.prompt_encoder.eval(),
@@ -36,15 +44,35 @@ def pipeline(checkpoint: Path, autoencoder: Path, *, average: bool = True) -> Sc
     )
 
 
+def sample_sheet(state: dict[str, Tensor], autoencoder: Path, count: int = 12) -> Image.Image:
+    """Test scenes as the weights of a run draw them: sketch above picture, in 12 steps each."""
+    pipe = pipeline(state, autoencoder)
+    pipe.set_progress_bar_config(disable=True)
+    scenes = [scene(number, split="test", seed=7) for number in range(count)]
+    pictures = pipe(
+        [one.caption for one in scenes],
+        [Sketch.from_image(255 - one.sketch) for one in scenes],
+        num_inference_steps=12,
+        generator=seeded(7, count),
+        output_type="np",
+    ).images
+    columns = [
+        np.concatenate([np.repeat(255 - one.sketch[..., None], 3, -1), picture])
+        for one, picture in zip(scenes, pictures, strict=True)
+    ]
+    rows = [np.concatenate(columns[i : i + 6], 1) for i in range(0, count, 6)]
+    return Image.fromarray(np.concatenate(rows))
+
+
 def export(checkpoint: Path, autoencoder: Path, folder: Path) -> None:
     """Write the weights that ship, and check them as a user's loading will.
 
     Args:
-        checkpoint: a folder that `train.denoiser.Trainer.save` wrote.
+        checkpoint: a folder that `train.trainer.Trainer.save` wrote.
         autoencoder: the folder of the autoencoder.
         folder: the result; replaced when the new one is whole and passes `verify`.
     """
-    pipe = pipeline(checkpoint, autoencoder)
+    pipe = pipeline(averaged(checkpoint), autoencoder)
     for part in (pipe.unet, pipe.prompt_encoder, pipe.sketch_encoder, pipe.autoencoder):
         part.half()
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,7 @@ def spans(one: Scene) -> list[Span]:
     for number, placed in enumerate(one.objects):
         position = one.caption.index(placed.phrase, position)
         end = position + len(placed.phrase)
-        noun = end - len(placed.thing.name)
+        noun = end - len(placed.noun)
         if placed.named:
             found.append((number, "colour", noun - 1 - len(placed.named), noun - 1))
         found.append((number, "noun", noun, end))
@@ -120,10 +120,9 @@ def _shard(encoder: ScribbleAutoencoder, rows: list[tuple]) -> Shard:
     return Shard(latents, np.stack(ink), np.stack(labels), list(captions), list(where))
 
 
-def unpack(ink: np.ndarray) -> torch.Tensor:
-    """Packed bits `[B, 8192]` to ink `[B, 1, 256, 256]` float."""
-    bits = np.unpackbits(ink, axis=1).reshape(-1, 1, 256, 256)
-    return torch.from_numpy(bits).float()
+def unpack(ink: np.ndarray) -> np.ndarray:
+    """Packed bits `[B, 8192]` to ink `[B, 256, 256]` uint8, 1 where there is ink."""
+    return np.unpackbits(ink, axis=1).reshape(-1, 256, 256)
 
 
 def object_masks(labels: np.ndarray, side: int) -> torch.Tensor:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import json
 import re
-import zlib
 from dataclasses import dataclass
 from importlib.resources import files
 from xml.etree import ElementTree
@@ -42,21 +42,30 @@ _SVG = "{http://www.w3.org/2000/svg}"
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its OpenMoji code, its English name, its kind and its search tags."""
+    """One object of OpenMoji.
+
+    Attributes:
+        code: its code point in OpenMoji, in hexadecimal.
+        name: its English name.
+        also: other names that people use for it.
+        kind: OpenMoji's group.
+        tags: OpenMoji's search words.
+    """
 
     code: str
     name: str
+    also: tuple[str, ...]
     kind: str
     tags: tuple[str, ...]
 
     @property
     def held_out(self) -> bool:
-        """True for the one object in twelve that no training scene shows."""
-        return zlib.crc32(self.code.encode()) % 12 == 0
+        """True for the 40 objects that no training scene shows (`held_out.json`)."""
+        return self.code in _held_out()[0]
 
     def pair_held_out(self, colour: str) -> bool:
         """True for the one (colour, object) pair in ten that no training scene shows."""
-        return zlib.crc32(f"{colour} {self.code}".encode()) % 10 == 0
+        return (colour, self.code) in _held_out()[1]
 
 
 @functools.cache
@@ -64,7 +73,26 @@ def things() -> tuple[Thing, ...]:
     """The objects chosen for this project, in the order of `objects.csv`."""
     with (files("scribblediffusion.train") / "objects.csv").open(encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    return tuple(Thing(r["hexcode"], r["name"], r["kind"], tuple(r["tags"].split())) for r in rows)
+    return tuple(
+        Thing(
+            code=row["hexcode"],
+            name=row["name"],
+            also=tuple(name for name in row["also"].split(";") if name),
+            kind=row["kind"],
+            tags=tuple(row["tags"].split()),
+        )
+        for row in rows
+    )
+
+
+@functools.cache
+def _held_out() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+    """The fixed list of what training never shows: objects, and (colour, object) pairs."""
+    listed = json.loads(
+        (files("scribblediffusion.train") / "held_out.json").read_text(encoding="utf-8")
+    )
+    pairs = ((colour, code) for colour, codes in listed["pairs"].items() for code in codes)
+    return frozenset(listed["objects"]), frozenset(pairs)
 
 
 def rgb(shade: str) -> tuple[int, int, int]:

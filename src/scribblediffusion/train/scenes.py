@@ -14,6 +14,7 @@ Splits:
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,21 +57,40 @@ class Placed:
         thing: which object.
         colour: the colour family it has been given, None where it has its own colours.
         named: the colour word in the caption, or None.
+        noun: what the caption calls it: its name, or another that people use.
         box: left, top, side in pixels of the square it was drawn into.
     """
 
     thing: Thing
     colour: str | None
     named: str | None
+    noun: str
     box: tuple[int, int, int]
 
     @property
     def phrase(self) -> str:
         """How the caption speaks of it: "a red plug"."""
-        words = f"{self.named} {self.thing.name}" if self.named else self.thing.name
-        if self.thing.name.endswith("s") and not self.thing.name.endswith("ss"):
-            return words
-        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+        return with_article(f"{self.named} {self.noun}" if self.named else self.noun)
+
+
+#: Nouns without an article, and the endings of singular nouns in "s".
+_MASS = re.compile(
+    "bacon|beer|bread|broccoli|butter|cash|cheese|corn|garlic|maize|meat|milk|money|popcorn|salad|"
+    "salt|soap|soup|spaghetti|stew|sunshine|sushi|wood|yarn"
+)
+_SINGULAR = ("ss", "us", "os", "is")
+#: Words that begin with a vowel letter and yet with the sound of "you" or "w".
+_CONSONANT = re.compile(r"(uni|uku|ufo|use|eu|one\b|once)")
+
+
+def with_article(words: str) -> str:
+    """A noun phrase as English says it: "a unicorn", "an orange fish", "scissors", "bread"."""
+    last = words.rsplit(" ", 1)[-1]
+    plural = last.endswith("s") and not last.endswith(_SINGULAR)
+    if (plural and " of " not in words and " with " not in words) or _MASS.fullmatch(last):
+        return words
+    vowel = words[0] in "aeiou" and not _CONSONANT.match(words)
+    return f"{'an' if vowel else 'a'} {words}"
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,13 @@ def _choose(rng: np.random.Generator, split: str) -> tuple[Thing, str | None, st
     own = natural_family(thing.code)
     named = own if own in colours and rng.random() < 0.5 else None
     return thing, None, named
+
+
+def _noun(rng: np.random.Generator, thing: Thing) -> str:
+    """What the caption calls an object: now and then by another of its names."""
+    if thing.also and rng.random() < 0.35:
+        return str(rng.choice(thing.also))
+    return thing.name
 
 
 def _boxes(rng: np.random.Generator, count: int) -> tuple[list[tuple[int, int, int]], str]:
@@ -240,7 +267,7 @@ def scene(index: int, *, split: str = "train", seed: int = 0, count: int | None 
         if one[0].name not in [c[0].name for c in chosen]:
             chosen.append(one)
     boxes, lie = _boxes(rng, count)
-    placed = [Placed(*one, box) for one, box in zip(chosen, boxes, strict=True)]
+    placed = [Placed(*one, _noun(rng, one[0]), box) for one, box in zip(chosen, boxes, strict=True)]
     text, order = _join(rng, [p.phrase for p in placed], lie)
 
     ground = "white" if rng.random() < 0.5 else str(rng.choice(list(GROUNDS)))

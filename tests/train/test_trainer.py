@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+
+from scribblediffusion.model.weights import shipped
+from scribblediffusion.train.batches import collate, rows_of
+from scribblediffusion.train.denoiser import Recipe, noise_levels
+from scribblediffusion.train.grounding import grounding_loss
+from scribblediffusion.train.latents import Shard, spans
+from scribblediffusion.train.scenes import scene
+from scribblediffusion.train.trainer import CHECKPOINT, Trainer, dropped
+from scribblediffusion.train.words import word_tokenizer
+
+RECIPE = Recipe(batch=2, rate=1e-3, warm_up=2)
+
+
+@pytest.fixture(scope="module")
+def shard():
+    """Six real scenes; the latents are noise of the right shape, since no autoencoder runs."""
+    scenes = [scene(i, seed=5) for i in range(6)]
+    rng = np.random.default_rng(0)
+    return Shard(
+        latents=rng.normal(size=(6, 4, 32, 32)).astype(np.float16),
+        ink=np.stack([np.packbits(one.sketch > 127) for one in scenes]),
+        labels=np.stack([one.labels[4::8, 4::8] for one in scenes]),
+        captions=[one.caption for one in scenes],
+        spans=[spans(one) for one in scenes],
+    )
+
+
+def begun(shard, **options):
+    trainer = Trainer(RECIPE, shard, cpu=True, **options)
+    trainer.begin(shipped())
+    return trainer
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_every_scene_once_an_epoch():
+    steps = [rows_of(step, scenes=10, batch=2, seed=0) for step in range(10)]
+    first, second = np.concatenate(steps[:5]), np.concatenate(steps[5:])
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert not np.array_equal(first, second)
+
+
+def test_a_batch_knows_its_objects(shard):
+    tokenizer = word_tokenizer()
+    batch = collate(shard, np.arange(6), tokenizer, np.random.default_rng(0))
+    for row, found in enumerate(batch.words):
+        for number in {span[0] for span in shard.spans[row]}:
+            named = tokenizer.decode(batch.ids[row][found[number]])
+            places = [s for s in shard.spans[row] if s[0] == number]
+            text = " ".join(shard.captions[row][start:end] for _, _, start, end in places)
+            assert named.replace(" ", "") == text.replace(" ", "").lower()
+
+
+def test_conditions_are_dropped_as_often_as_the_recipe_says():
+    text, sketch = dropped(Recipe(), torch.linspace(0, 1 - 1e-6, 10_000))
+    assert float((~text).float().mean()) == pytest.approx(0.15, abs=2e-3)
+    assert float((~sketch).float().mean()) == pytest.approx(0.12, abs=2e-3)
+    assert float((~text & ~sketch).float().mean()) == pytest.approx(0.05, abs=2e-3)
+
+
+def test_noise_levels_reach_both_ends():
+    sigma = noise_levels(20_000, torch.Generator().manual_seed(0))
+    assert 0 <= float(sigma.min()) < 0.01
+    assert 0.99 < float(sigma.max()) <= 1
+    assert float(sigma.mean()) == pytest.approx((1 / 2 + 2 / 3) / 2, abs=0.01)
+
+
+def test_grounding_is_least_where_the_words_point_at_their_objects(shard):
+    batch = collate(shard, np.arange(6), word_tokenizer(), np.random.default_rng(0))
+    places = torch.from_numpy(batch.labels.reshape(6, -1).astype(int))
+    tokens = batch.ids.shape[1]
+    right = torch.full((6, 1024, tokens), 1e-4)
+    for row in range(6):
+        for number in range(3):
+            where = (places[row] == number + 1)[:, None] & batch.words[row, number][None]
+            right[row][where] = 1.0
+    even = torch.full((6, 1024, tokens), 1 / tokens)
+    assert float(grounding_loss(right, batch)) < 0.2 * float(grounding_loss(even, batch))
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(shard, tmp_path):
+    whole = begun(shard)
+    for _ in range(2):
+        whole.run_step()
+    whole.save(tmp_path)
+    whole.run_step()
+    again = Trainer(RECIPE, shard, cpu=True)
+    again.load(tmp_path)
+    assert again.step == 2
+    again.run_step()
+    assert same(again.model.state_dict(), whole.model.state_dict())
+    assert same(again.average, whole.average)
+
+
+@pytest.mark.slow
+def test_a_broken_save_leaves_the_old_checkpoint(shard, tmp_path, monkeypatch):
+    trainer = begun(shard)
+    trainer.save(tmp_path)
+    kept = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(tensors, path, *rest):
+        path.write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("scribblediffusion.train.trainer.save_file", full)
+    trainer.run_step()
+    with pytest.raises(OSError, match="space"):
+        trainer.save(tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_reports_say_how_it_goes(shard):
+    reports = []
+    for report in begun(shard).run(minutes=60):
+        reports.append(report)
+        if len(reports) == 3:
+            break
+    assert [r.step for r in reports] == [1, 2, 3]
+    assert 0 < reports[-1].rate < 1000
+    assert any(band > 0 for band in reports[-1].bands)
+    assert "images/s" in str(reports[-1])
