@@ -1,0 +1,219 @@
+// The steps, what is said about a word or place, the settings, and the proof.
+
+/** The columns of the attention by who they belong to: words, other text tokens, sketch, others. */
+function sharers(app) {
+  const { data, subjects } = app;
+  const words = new Set(subjects.words.flatMap((w) => w.columns));
+  const found = [];
+  data.streams.forEach((stream, i) => {
+    const own = data.columns.flatMap((s, c) => (s === i ? [c] : []));
+    if (stream !== "text") return found.push({ name: stream, css: stream === "sketch" ? "sketch" : "other", columns: own });
+    found.push({ name: "words", css: "words", columns: own.filter((c) => words.has(c)) });
+    found.push({ name: "start, end and padding tokens", css: "special", columns: own.filter((c) => !words.has(c)) });
+  });
+  return found.filter((s) => s.columns.length);
+}
+
+/** Steps: scrubber, play, the noise that remains, and text against sketch at every step. */
+function scrubPart(app) {
+  const input = app.find(".scrub"), play = app.find(".play"), whole = app.find(".whole");
+  const track = app.find(".track"), columns = app.find(".columns"), legend = app.find(".legend");
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  let timer = null, groups = [];
+
+  const stop = () => { clearInterval(timer); timer = null; };
+  const go = (step) => app.look({ step });
+  function start() {
+    const last = app.data.steps.length - 1;
+    go(app.step === null || app.step >= last ? 0 : app.step);
+    timer = setInterval(() => {
+      if (!app.data || app.step === null || app.step >= last) { stop(); return app.look({}); }
+      go(app.step + 1);
+    }, calm.matches ? 1000 : Math.max(80, Math.min(300, 4000 / (last + 1))));
+  }
+  play.addEventListener("click", () => { if (timer) { stop(); app.look({}); } else start(); });
+  whole.addEventListener("click", () => { stop(); go(app.step === null ? app.data.steps.length - 1 : null); });
+  input.addEventListener("input", () => { stop(); go(Number(input.value)); });
+
+  const shares = (step) => groups.map((g) => shareOf(app.block, g.columns, step));
+  return {
+    load() {
+      stop();
+      groups = sharers(app);
+      input.max = app.data.steps.length - 1;
+      track.style.setProperty("--count", app.live ? app.data.count : app.data.steps.length);
+      columns.dataset.block = "";
+    },
+    draw() {
+      const { data, step, live } = app, key = keyOf(app.layer, app.head);
+      if (columns.dataset.block !== key || columns.childElementCount !== data.steps.length) {
+        columns.dataset.block = key;
+        columns.replaceChildren(...data.steps.map((_, s) => make("i", {},
+          ...shares(s).map((share, g) => make("b", { class: groups[g].css, style: `height:${100 * share}%` })))));
+      }
+      [...columns.children].forEach((c, s) => c.classList.toggle("now", s === step));
+      if (step !== null) input.value = step;
+      const label = step === null ? `Whole run: mean of ${data.steps.length} steps` : data.steps[step].label;
+      say(app.find(".noise"), label);
+      input.setAttribute("aria-valuetext", step === null ? label : `step ${data.steps[step].index + 1} of ${data.count}, ${label}`);
+      whole.setAttribute("aria-pressed", String(step === null));
+      whole.disabled = live;
+      play.disabled = live || data.steps.length < 2;
+      play.textContent = timer ? "❚❚" : "▶";
+      play.setAttribute("aria-label", timer ? "Pause" : "Play the steps");
+      legend.replaceChildren(...shares(step).map((share, g) => make("span", {},
+        make("i", { class: groups[g].css }), `${groups[g].name} ${percent(share)}`)));
+    },
+  };
+}
+
+/** The word or region that is shown: how much it was listened to, where most, and what to try. */
+function aboutPart(app) {
+  const title = app.find(".title"), facts = app.find(".facts"), told = app.find(".told"), actions = app.find(".actions");
+  const without = (subject) => make("button", {
+    type: "button", class: "without",
+    onclick: () => app.trigger(EVENT, {
+      without: subject.kind === "word" ? { word: subject.i } : { region: subject.at }, run: app.data.run,
+    }),
+  }, subject.kind === "word" ? "same, but without this word" : "same, but without this stroke");
+  let acted = null;
+  return {
+    load() { acted = null; },
+    draw() {
+      const subject = app.shown();
+      if (!subject) { say(title, ""); say(facts, ""); say(told, ""); return actions.replaceChildren(); }
+      const kept = subject === app.locked ? " · kept, Escape frees" : "";
+      say(title, subject.kind === "region" ? `Region ${subject.name}` : subject.kind === "word" ? `“${subject.name}”` : subject.name);
+      const share = shareOf(app.block, subject.columns, app.step);
+      const raw = rawMap(app.block, subject.columns, app.step), peak = share ? topOf(raw) / share : 0;
+      const when = app.step === null ? "" : " at this step";
+      const words = share ? `${percent(share)} of all attention${when}; at its strongest place ${peak.toFixed(1)} times the even share${kept}` : `never listened to${when}`;
+      say(facts, words);
+      const about = { word: subject.pieces?.length > 1 ? `read as ${subject.pieces.join(" + ")}` : "", region: subject.told ?? "", special: "a token that is no word; models often rest their attention there" };
+      say(told, about[subject.kind]);
+      if (acted !== subject) {
+        acted = subject;
+        const offered = !app.live && subject.kind !== "special";
+        actions.replaceChildren(...(offered ? [without(subject)] : []));
+      }
+      app.announce(`${nameOf(subject)}: ${words}. ${app.find(".noise").textContent}`);
+    },
+  };
+}
+
+/** What the chosen place listened to: words and strokes, most first. */
+function rankingPart(app) {
+  const panel = app.find(".ranking");
+  app.find(".leave").addEventListener("click", () => app.look({ place: null }));
+  const line = (top) => ({ subject, share }) => make("li", {}, make("button", {
+    type: "button", "aria-label": `${nameOf(subject)}: ${percent(share)}`, title: nameOf(subject),
+    onclick: () => app.lock(subject),
+  }, make("span", { class: "name" }, subject.name), make("span", { class: "meter" }, make("i", { class: subject.kind, style: `width:${(100 * share) / top}%` })),
+  make("span", { class: "share" }, percent(share))));
+  let last = "";
+  return {
+    load() { last = ""; },
+    draw() {
+      panel.hidden = app.place === null;
+      const key = [app.place, app.step, keyOf(app.layer, app.head)].join();
+      if (panel.hidden || key === last) return;
+      last = key;
+      const words = rankAt(app.block, app.subjects.words, app.place, app.step);
+      const strokes = rankAt(app.block, app.subjects.regions, app.place, app.step);
+      const specials = rankAt(app.block, app.subjects.specials, app.place, app.step);
+      const top = Math.max(words[0]?.share ?? 0, strokes[0]?.share ?? 0) || 1;
+      app.find(".heard-words").replaceChildren(...words.slice(0, 8).map(line(top)));
+      app.find(".heard-strokes").replaceChildren(...strokes.slice(0, 8).map(line(top)));
+      const sum = (list) => percent(list.reduce((total, { share }) => total + share, 0));
+      const rest = specials.map(({ subject, share }) => `${subject.name} ${percent(share)}`).join(", ");
+      const off = percent(app.block.error);
+      say(app.find(".other"), `all words ${sum(words)}, all strokes ${sum(strokes)}${rest ? `, no words: ${rest}` : ""}; each number ± ${off} by rounding`);
+      const best = [words[0], strokes[0]].filter(Boolean).map(({ subject, share }) => `${nameOf(subject)} ${percent(share)}`);
+      app.announce(`This place listened most to ${best.join(" and ")}`);
+    },
+  };
+}
+
+/** Opacity, colours, scale, enlargement, layer and head. */
+function controlsPart(app) {
+  const node = app.find(".controls");
+  let key = null;
+
+  async function pick(layer, head) {
+    const name = keyOf(layer, head), run = app.data.run;
+    if (!app.blocks.has(name)) {
+      const message = app.find(".fetching");
+      say(message, "fetching these maps…");
+      try {
+        const packed = await app.server.layer_maps(run, layer, head);
+        if (app.data?.run !== run) return;
+        app.blocks.set(name, openBlock(packed, app.data.columns.length));
+        say(message, "");
+      } catch {
+        return say(message, "These maps could not be fetched; the ones shown are unchanged.");
+      }
+    }
+    app.look({ layer, head, block: app.blocks.get(name), place: null });
+  }
+
+  function layers() {
+    const { data } = app, there = (layer, head) => app.remote && data.run ? true : app.blocks.has(keyOf(layer, head));
+    const offered = data.layers.filter((x) => there(x.name, null) && data.layers.length > 1);
+    const layer = make("select", { "aria-label": "Layer", onchange: () => pick(layer.value || null, null) },
+      make("option", { value: "" }, `all ${data.layers.length || ""} layers, averaged`), ...offered.map((x) => make("option", { value: x.name }, x.label)));
+    layer.value = app.layer ?? "";
+    const missing = data.layers.length - offered.length;
+    const note = data.layers.length > 1 && missing ? `${missing} more layers are recorded, too large to travel with this page` : "";
+    const block = make("div", { class: "field" }, make("label", {}, make("span", {}, "layer"), layer), make("small", {}, note));
+    return [block, heads(there)];
+  }
+
+  function heads(there) {
+    if (app.data.heads === "mean") return make("p", { class: "field note" }, "Heads were averaged when this run was captured; heads=\"all\" keeps each of them.");
+    const counts = app.layer ? [app.data.layers.find((x) => x.name === app.layer).heads] : [...new Set(app.data.layers.map((x) => x.heads))];
+    const numbers = counts.length === 1 ? [...Array(counts[0]).keys()].filter((h) => there(app.layer, h)) : [];
+    const head = make("select", { "aria-label": "Head", onchange: () => pick(app.layer, head.value === "" ? null : Number(head.value)) },
+      make("option", { value: "" }, "all heads, averaged"), ...numbers.map((h) => make("option", { value: h }, `head ${h}`)));
+    head.value = app.head ?? "";
+    return make("div", { class: "field" }, make("label", {}, make("span", {}, "head"), head));
+  }
+
+  function build() {
+    const opacity = make("input", { type: "range", min: 0, max: 100, value: Math.round(100 * app.opacity), "aria-label": "Opacity of the map",
+      oninput: () => app.look({ opacity: Number(opacity.value) / 100 }) });
+    const toggle = (name, label, options, taken, change) => choice(app.id + name, label, options, taken, (v) => app.look(change(v)));
+    node.replaceChildren(
+      make("label", { class: "field" }, make("span", {}, "opacity"), opacity),
+      toggle("colours", "colours", [["inferno", "inferno"], ["cividis", "cividis"]], app.colours, (v) => ({ colours: v })),
+      toggle("scale", "scale", [["shared", "shared"], ["own", "own"]], app.shared ? "shared" : "own", (v) => ({ shared: v === "shared" })),
+      toggle("view", "numbers", [["heat", "where it acted"], ["raw", "share of each place"]], app.heat ? "heat" : "raw", (v) => ({ heat: v === "heat" })),
+      toggle("smooth", "enlarged", [["smooth", "smoothly"], ["nearest", "as squares"]], app.smooth ? "smooth" : "nearest", (v) => ({ smooth: v === "smooth" })),
+      ...(app.live ? [] : layers()),
+      make("p", { class: "field fetching", role: "status" }));
+  }
+
+  return {
+    load() { key = null; },
+    draw() {
+      const now = [app.data.run, app.data.prompt, app.live, app.layer].join();
+      if (key !== now) { key = now; build(); }
+    },
+  };
+}
+
+/** The audit in one line, and what was given up or left out. */
+function proofPart(app) {
+  return {
+    load() {
+      const { audit, thinned, branch, lost } = app.data, proof = app.find(".proof");
+      const line = audit ? audit.line : "no proof: these maps were not captured from a model";
+      const more = [
+        branch === "full" ? "" : `branch of the guidance: ${branch}`, ...thinned,
+        lost.length ? `cut off by the length limit, never seen by the model: ${lost.join(", ")}` : "",
+      ].filter(Boolean);
+      say(proof, [line, ...more].join(" · "));
+      proof.classList.toggle("passed", Boolean(audit?.passed));
+    },
+    draw() {},
+  };
+}
