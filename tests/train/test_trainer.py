@@ -1,3 +1,9 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +132,31 @@ def test_reports_say_how_it_goes(shard):
     assert 0 < reports[-1].rate < 1000
     assert any(band > 0 for band in reports[-1].bands)
     assert "images/s" in str(reports[-1])
+
+
+@pytest.mark.slow
+def test_two_devices_train_one_model(shard, tmp_path):
+    """Each sees scenes and noise of its own, and both end with the same weights."""
+    shard.save(tmp_path / "shard.npz")
+    launch = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}"]
+    names = [str(tmp_path / name) for name in ("shard.npz", "found.npz", "checkpoint")]
+    script = str(Path(__file__).with_name("two_devices.py"))
+    subprocess.run(
+        [sys.executable, "-m", *launch, script, *names],
+        check=True,
+        timeout=240,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    found = np.load(tmp_path / "found.npz")
+    assert len(np.unique(found["seen"])) == 4
+    assert np.array_equal(found["sums"][0], found["sums"][1])
+    again = Trainer(RECIPE, shard, cpu=True)
+    again.load(tmp_path / "checkpoint")
+    assert again.step == 2
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -83,7 +83,7 @@ def denoiser(
 ) -> None:
     """Train the denoiser and both encoders on the shards.
 
-    More than one device: accelerate launch -m scribblediffusion.cli train denoiser …
+    More than one device: torchrun --nproc-per-node N -m scribblediffusion.cli train denoiser …
     """
     from scribblediffusion.train.denoiser import Recipe
     from scribblediffusion.train.latents import Shard
