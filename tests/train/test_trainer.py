@@ -10,11 +10,12 @@ import torch
 
 from scribblediffusion.model.weights import shipped
 from scribblediffusion.train.batches import collate, rows_of
+from scribblediffusion.train.checkpoint import CHECKPOINT
 from scribblediffusion.train.denoiser import Recipe, noise_levels
 from scribblediffusion.train.grounding import grounding_loss
 from scribblediffusion.train.latents import Shard, spans
 from scribblediffusion.train.scenes import scene
-from scribblediffusion.train.trainer import CHECKPOINT, Trainer, dropped
+from scribblediffusion.train.trainer import Trainer, dropped
 from scribblediffusion.train.words import word_tokenizer
 
 RECIPE = Recipe(batch=2, rate=1e-3, warm_up=2)
@@ -114,7 +115,7 @@ def test_a_broken_save_leaves_the_old_checkpoint(shard, tmp_path, monkeypatch):
         path.write_bytes(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("scribblediffusion.train.trainer.save_file", full)
+    monkeypatch.setattr("scribblediffusion.train.checkpoint.save_file", full)
     trainer.run_step()
     with pytest.raises(OSError, match="space"):
         trainer.save(tmp_path)

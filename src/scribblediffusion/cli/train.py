@@ -29,14 +29,41 @@ def _log() -> None:
 @app.command()
 def autoencoder(
     minutes: Annotated[float, typer.Option(help="Wall time.")] = 20,
+    source: Annotated[
+        Path | None, typer.Option(help="Begin from this folder of weights instead of nothing.")
+    ] = None,
     decoder_only: Annotated[bool, typer.Option(help="Keep the latents as they are.")] = False,
+    scenes: Annotated[int, typer.Option(help="How many pictures to make beforehand.")] = 4000,
+    save_every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 4,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Train the autoencoder on crops of scenes."""
-    from scribblediffusion.train.autoencoder import train
+    """Train the autoencoder on crops of scenes; gone on from its checkpoint where there is one."""
+    from PIL import Image
+
+    from scribblediffusion.train import checkpoint
+    from scribblediffusion.train.autoencoder import AutoencoderTrainer, pictures
 
     _log()
-    train(runs / "autoencoder", minutes=minutes, decoder_only=decoder_only)
+    folder = runs / "autoencoder"
+    trainer = AutoencoderTrainer(pictures(scenes), decoder_only=decoder_only)
+    if checkpoint.exists(folder):
+        trainer.load(folder)
+    elif source:
+        trainer.begin(source)
+    keep = Every(save_every)
+    try:
+        with progress() as bar:
+            task = bar.add_task("Training", total=1.0)
+            for report in trainer.run(minutes=minutes):
+                bar.update(task, completed=report.done, description=str(report))
+                if keep.due():
+                    trainer.save(folder)
+                    quality, sheet = trainer.quality()
+                    Image.fromarray(sheet).save(folder / "samples.png")
+                    logging.getLogger(__name__).info("%s, %.2f dB held out", report, quality)
+    finally:  # also when interrupted: the last step is kept
+        trainer.save(folder)
+    trainer.export(folder)
 
 
 @app.command()
@@ -45,17 +72,26 @@ def scenes(
     count: Annotated[int, typer.Option(help="How many scenes.")] = 20_000,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Draw scenes and encode them into shards of a thousand."""
+    """Draw scenes and encode them into shards of a thousand; shards that exist are kept."""
     from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+    from scribblediffusion.model.weights import shipped
     from scribblediffusion.train.latents import build
 
-    _log()
-    encoder = ScribbleAutoencoder.from_pretrained(runs / "autoencoder", low_cpu_mem_usage=False)
+    folder = runs / "autoencoder"
+    source = folder if (folder / "config.json").exists() else shipped() / "autoencoder"
+    encoder = ScribbleAutoencoder.from_pretrained(source, low_cpu_mem_usage=False)
     (runs / "shards").mkdir(parents=True, exist_ok=True)
-    for i, shard in enumerate(build(encoder, range(start, start + count))):
-        path = runs / "shards" / f"shard-{start // 1000 + i:04d}.npz"
-        shard.save(path)
-        logging.getLogger(__name__).info("%s: %d scenes", path, len(shard))
+    end = start + count
+    shards = {
+        runs / "shards" / f"shard-{first // 1000:04d}.npz": range(first, min(first + 1000, end))
+        for first in range(start, end, 1000)
+    }
+    missing = {path: numbers for path, numbers in shards.items() if not path.exists()}
+    with progress() as bar:
+        task = bar.add_task("Drawing scenes", total=len(missing))
+        for path, shard in zip(missing, build(encoder, missing.values()), strict=True):
+            shard.save(path)
+            bar.update(task, advance=1, description=path.name)
 
 
 @app.command()
@@ -85,18 +121,19 @@ def denoiser(
 
     More than one device: torchrun --nproc-per-node N -m scribblediffusion.cli train denoiser …
     """
+    from scribblediffusion.train import checkpoint
     from scribblediffusion.train.denoiser import Recipe
     from scribblediffusion.train.latents import Shard
-    from scribblediffusion.train.trainer import CHECKPOINT, Trainer
+    from scribblediffusion.train.trainer import Trainer
 
     shards = sorted((runs / "shards").glob("*.npz"))
     if not shards:
         raise InputError(f"{runs / 'shards'} holds no scenes: make some with scribble train scenes")
     _log()
     trainer = Trainer(Recipe(pool=pool, batch=batch, rate=rate), Shard.load(shards), seed=seed)
-    if (runs / name / CHECKPOINT).exists():
+    if checkpoint.exists(runs / name):
         trainer.load(runs / name)
-    elif source and (runs / source / CHECKPOINT).exists():
+    elif source and checkpoint.exists(runs / source):
         trainer.load(runs / source)
     else:
         trainer.begin(Path(source) if source else None)

@@ -1,11 +1,10 @@
-"""Train the autoencoder: on 128-pixel crops of scenes, for a given number of minutes."""
+"""Train the autoencoder: on 128-pixel crops of scenes."""
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+from scribblediffusion.train import checkpoint
 from scribblediffusion.train.scenes import SIZE, scene
 
-log = logging.getLogger(__name__)
 CROP = 128
+#: Standard deviation of the noise added to latents in training, so that near ones decode alike.
+LATENT_NOISE = 0.08
 
 
 def _picture(number: int) -> np.ndarray:
@@ -62,75 +63,142 @@ def psnr(rebuilt: Tensor, truth: Tensor) -> float:
     return float((-10 * torch.log10(errors)).mean())
 
 
-def train(
-    folder: Path,
-    *,
-    minutes: float,
-    scenes: int = 4000,
-    batch: int = 12,
-    rate: float = 1.5e-3,
-    noise: float = 0.08,
-    decoder_only: bool = False,
-) -> ScribbleAutoencoder:
-    """Train for `minutes` and leave the averaged weights in `folder`, as safetensors.
+@dataclass(frozen=True)
+class Report:
+    """How a run is getting on.
 
-    Args:
-        folder: the result, in diffusers' layout; existing weights there are gone on from.
-        minutes: wall time; the learning rate falls to nothing at its end.
-        scenes: how many pictures to make beforehand.
-        batch: crops a step.
-        rate: peak learning rate (AdamW, warm-up over 100 steps, then half a cosine).
-        noise: standard deviation of the noise added to latents, so that near ones decode alike.
-        decoder_only: leave the encoder, and so the latents, exactly as they are.
+    Attributes:
+        step: steps done, since the run's first.
+        done: share of this call's time, 0–1.
+        rate: crops a second.
+        loss: of the last step.
     """
-    rng = np.random.default_rng(int(time.time()))
-    exists = (folder / "config.json").exists()
-    model: Any = ScribbleAutoencoder()
-    if exists:
-        model = ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
-    model = model.to(memory_format=torch.channels_last).train()
-    names = [n for n, _ in model.named_parameters() if not decoder_only or "decode" in n]
-    parameters = [p for n, p in model.named_parameters() if n in names]
-    average = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    data = pictures(scenes)
-    check = to_tensor(np.stack([scene(i, split="test", seed=9).picture for i in range(48)]))
-    start, step, saved = time.time(), 0, time.time()
-    while (done := (time.time() - start) / (minutes * 60)) < 1:
-        scale = min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * scale
-        truth = to_tensor(crops(rng, data, batch))
+
+    step: int
+    done: float
+    rate: float
+    loss: float
+
+    def __str__(self) -> str:
+        return f"step {self.step}: loss {self.loss:.4f}, {self.rate:.1f} crops/s"
+
+
+class AutoencoderTrainer:
+    """A run that can be killed and goes on from its last checkpoint, to the bit.
+
+    Attributes:
+        model: what is trained.
+        average: its exponential moving average: what is exported.
+        step: steps done.
+    """
+
+    def __init__(
+        self,
+        data: np.ndarray,
+        *,
+        batch: int = 12,
+        rate: float = 1.5e-3,
+        decoder_only: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Begin from nothing.
+
+        Args:
+            data: `[N, 256, 256, 3]` uint8 pictures (see `pictures`).
+            batch: crops a step.
+            rate: peak learning rate (AdamW, warm-up over 100 steps).
+            decoder_only: leave the encoder, and so the latents, exactly as they are.
+            seed: which crops and which noise.
+        """
+        torch.manual_seed(seed)
+        self.data, self.batch, self.rate = data, batch, rate
+        self.decoder_only, self.seed, self.step = decoder_only, seed, 0
+        model: Any = ScribbleAutoencoder()
+        self.model = model.to(memory_format=torch.channels_last).train()
+        self.average: Any = ScribbleAutoencoder()
+        self.average.load_state_dict(model.state_dict())
+        self.parameters = [
+            p for n, p in self.model.named_parameters() if not decoder_only or "decode" in n
+        ]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
+
+    def begin(self, folder: Path) -> None:
+        """Start from exported weights, without their optimiser."""
+        found = ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
+        self.model.load_state_dict(found.state_dict())
+        self.average.load_state_dict(found.state_dict())
+
+    def run_step(self, scale: float = 1.0) -> float:
+        """One update, with the learning rate times `scale`; the loss."""
+        rng = np.random.default_rng([self.seed, self.step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * scale * min(1, (self.step + 1) / 100)
+        truth = to_tensor(crops(rng, self.data, self.batch))
         with torch.autocast("cpu", torch.bfloat16):
-            latents = model.encode_raw(truth)
-            rebuilt = model.decode_raw(latents + noise * torch.randn_like(latents))
+            latents = self.model.encode_raw(truth)
+            noise = torch.randn(latents.shape, generator=generator)
+            rebuilt = self.model.decode_raw(latents + LATENT_NOISE * noise)
         value = loss(rebuilt.float(), truth)
-        optimiser.zero_grad()
+        self.optimiser.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        keep = min(0.999, step / (step + 20))
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(0.999, self.step / (self.step + 20))
         with torch.no_grad():
-            for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - keep)
-        if step % 200 == 0 or time.time() - saved > 240:
-            with torch.no_grad():
-                quality = psnr(average(check), check)
-            log.info("step %d, %.0f %%: loss %.4f, %.2f dB", step, done * 100, value, quality)
-        if time.time() - saved > 240:
-            saved = time.time()
-            average.save_pretrained(folder)
-    if not decoder_only:
-        _standardise(average, data)
-    average.save_pretrained(folder)
-    return average
+        return float(value.detach())
+
+    def run(self, *, minutes: float, fall: float = 0.5) -> Iterator[Report]:
+        """Train for `minutes` of wall time, a report after each step; leave the loop to stop.
+
+        Args:
+            minutes: wall time of this call.
+            fall: share of the time, at its end, over which the learning rate falls to nothing.
+        """
+        start, first = time.monotonic(), self.step
+        while (done := (time.monotonic() - start) / (minutes * 60)) < 1:
+            value = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
+            rate = (self.step - first) * self.batch / (time.monotonic() - start)
+            yield Report(self.step, done, rate, value)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint (see `checkpoint.save`)."""
+        parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+        checkpoint.save(folder, parts, self.optimiser, {"step": self.step, "seed": self.seed})
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint, to the bit."""
+        parts, about = checkpoint.load(folder, self.optimiser)
+        self.model.load_state_dict(parts["model"])
+        self.average.load_state_dict(parts["average"])
+        self.step = about["step"]
+
+    def export(self, folder: Path) -> None:
+        """Leave the averaged weights in `folder`, in diffusers' layout, as safetensors."""
+        if not self.decoder_only:
+            standardise(self.average, self.data)
+        self.average.save_pretrained(folder)
+
+    @torch.no_grad()
+    def quality(self, count: int = 48) -> tuple[float, np.ndarray]:
+        """PSNR in dB over held-out scenes, and the first six as drawn above as rebuilt."""
+        truth = np.stack([scene(i, split="test", seed=9).picture for i in range(count)])
+        rebuilt = self.average(to_tensor(truth))
+        pixels = ((rebuilt[:6].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        rows = [np.concatenate(list(row), 1) for row in (truth[:6], pixels.numpy())]
+        return psnr(rebuilt, to_tensor(truth)), np.concatenate(rows)
 
 
 @torch.no_grad()
-def _standardise(model: ScribbleAutoencoder, data: np.ndarray) -> None:
-    """Set the latents' mean and standard deviation, per channel, from 512 scenes."""
-    batches = [model.encode_raw(to_tensor(data[i : i + 32])) for i in range(0, 512, 32)]
+def standardise(model: ScribbleAutoencoder, data: np.ndarray) -> None:
+    """Set the latents' mean and standard deviation, per channel, from up to 512 pictures."""
+    data = data[:512]
+    batches = [model.encode_raw(to_tensor(data[i : i + 32])) for i in range(0, len(data), 32)]
     latents = torch.cat(batches)
     model.latent_mean.copy_(latents.mean((0, 2, 3), keepdim=True))
     model.latent_std.copy_(latents.std((0, 2, 3), keepdim=True))

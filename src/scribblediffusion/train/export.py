@@ -11,23 +11,21 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.model.weights import verify, write_checksums
 from scribblediffusion.pipeline import ScribblePipeline, seeded
 from scribblediffusion.sketch import Sketch
+from scribblediffusion.train import checkpoint
 from scribblediffusion.train.denoiser import Denoiser
 from scribblediffusion.train.scenes import scene
-from scribblediffusion.train.trainer import CHECKPOINT
 from scribblediffusion.train.words import word_tokenizer
 
 
-def averaged(checkpoint: Path) -> dict[str, Tensor]:
+def averaged(folder: Path) -> dict[str, Tensor]:
     """The averaged weights of a training checkpoint, as the state of a `Denoiser`."""
-    state, prefix = load_file(checkpoint / CHECKPOINT), "average."
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return checkpoint.load(folder)[0]["average"]
 
 
 def pipeline(state: dict[str, Tensor], autoencoder: Path) -> ScribblePipeline:
@@ -64,15 +62,15 @@ def sample_sheet(state: dict[str, Tensor], autoencoder: Path, count: int = 12) -
     return Image.fromarray(np.concatenate(rows))
 
 
-def export(checkpoint: Path, autoencoder: Path, folder: Path) -> None:
+def export(trained: Path, autoencoder: Path, folder: Path) -> None:
     """Write the weights that ship, and check them as a user's loading will.
 
     Args:
-        checkpoint: a folder that `train.trainer.Trainer.save` wrote.
+        trained: a folder that `train.trainer.Trainer.save` wrote.
         autoencoder: the folder of the autoencoder.
         folder: the result; replaced when the new one is whole and passes `verify`.
     """
-    pipe = pipeline(averaged(checkpoint), autoencoder)
+    pipe = pipeline(averaged(trained), autoencoder)
     for part in (pipe.unet, pipe.prompt_encoder, pipe.sketch_encoder, pipe.autoencoder):
         part.half()
     folder.parent.mkdir(parents=True, exist_ok=True)

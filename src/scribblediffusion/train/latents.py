@@ -6,7 +6,7 @@ Computed once into shards (`shard-0000.npz`), since encoding and drawing cost mo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
@@ -88,26 +88,22 @@ def _drawn(job: tuple[int, int, str]) -> tuple:
 
 def build(
     encoder: ScribbleAutoencoder,
-    numbers: range,
+    parts: Iterable[range],
     *,
     seed: int = 0,
     split: str = "train",
     processes: int = 2,
-    size: int = 1000,
 ) -> Iterator[Shard]:
-    """Draw and encode scenes, `size` at a time."""
+    """Draw and encode scenes: one shard for each range of numbers.
+
+    The drawing processes are kept throughout, since each remembers the sprites it has drawn.
+    """
     model: Any = encoder.eval()
     model.to(memory_format=torch.channels_last)
     with Pool(processes) as pool:
-        jobs = ((i, seed, split) for i in numbers)
-        rows: list[tuple] = []
-        for row in pool.imap(_drawn, jobs, chunksize=16):
-            rows.append(row)
-            if len(rows) == size:
-                yield _shard(encoder, rows)
-                rows = []
-        if rows:
-            yield _shard(encoder, rows)
+        for numbers in parts:
+            jobs = [(i, seed, split) for i in numbers]
+            yield _shard(encoder, pool.map(_drawn, jobs, chunksize=16))
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ number, so that a run that was killed and goes on is the run that was not.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,19 +17,17 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers.models.attention_processor import AttnProcessor
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from scribblediffusion.model.weights import FILE
+from scribblediffusion.train import checkpoint
 from scribblediffusion.train.batches import collate, rows_of
 from scribblediffusion.train.denoiser import Denoiser, Losses, Recipe, noise_levels
 from scribblediffusion.train.latents import Shard
 from scribblediffusion.train.words import word_table, word_tokenizer
 
-#: A checkpoint, in its folder.
-CHECKPOINT = "state.safetensors"
 #: Seconds over which the figures of a `Report` are averaged.
 RECENT = 60.0
 
@@ -128,32 +125,17 @@ class Trainer:
     # ------------------------------------------------------------- checkpoints
 
     def save(self, folder: Path) -> None:
-        """A checkpoint: `state.safetensors` and `state.json`, replaced whole or not at all."""
-        if not self.accelerator.is_main_process:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.items()}
-        for number, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{number}.{k}": v for k, v in values.items()}
-        tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-        about = {"step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
-        # The facts travel inside the one file, so that they cannot be of another step.
-        save_file(tensors, folder / "state.tmp", {"about": json.dumps(about)})
-        (folder / "state.tmp").replace(folder / CHECKPOINT)
+        """Write a checkpoint (see `checkpoint.save`)."""
+        if self.accelerator.is_main_process:
+            about = {"step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
+            parts = {"model": self.model.state_dict(), "average": self.average}
+            checkpoint.save(folder, parts, self.optimiser, about)
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint, to the bit."""
-        tensors = load_file(folder / CHECKPOINT)
-        self.model.load_state_dict(_part(tensors, "model."))
-        self.average = _part(tensors, "average.")
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "optimiser.").items():
-            number, name = key.split(".", 1)
-            state.setdefault(int(number), {})[name] = value
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
-        with safe_open(folder / CHECKPOINT, "pt") as opened:
-            self.step = json.loads(opened.metadata()["about"])["step"]
+        parts, about = checkpoint.load(folder, self.optimiser)
+        self.model.load_state_dict(parts["model"])
+        self.average, self.step = parts["average"], about["step"]
 
     def begin(self, folder: Path | None) -> None:
         """Start from exported weights (a folder as the one that ships), or from nothing.
@@ -203,7 +185,3 @@ def _report(step: int, done: float, rate: float, recent: deque) -> Report:
     bands = [float(velocity[quarter == number].mean()) for number in range(4)]
     grounding = float(torch.stack([losses.grounding for _, _, losses in recent]).mean())
     return Report(step, done, rate, (bands[0], bands[1], bands[2], bands[3]), grounding)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import torch
+
+from scribblediffusion.errors import WeightsError
+from scribblediffusion.train.autoencoder import AutoencoderTrainer, psnr, to_tensor
+from scribblediffusion.train.scenes import scene
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.stack([scene(i, seed=1).picture for i in range(4)])
+
+
+def test_psnr_of_a_known_error():
+    truth = torch.zeros(2, 3, 8, 8)
+    assert psnr(truth + 0.2, truth) == pytest.approx(20.0, abs=1e-4)  # 0.1 of the range
+
+
+def test_pixels_survive_the_way_to_a_tensor():
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    back = ((to_tensor(images) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+    assert np.array_equal(back.numpy(), images)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path):
+    whole = AutoencoderTrainer(data, batch=2)
+    whole.run_step()
+    whole.save(tmp_path)
+    whole.run_step()
+    again = AutoencoderTrainer(data, batch=2, seed=0)
+    again.load(tmp_path)
+    again.run_step()
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, again.average.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_the_decoder_alone_leaves_the_latents(data, tmp_path):
+    trainer = AutoencoderTrainer(data, batch=2, decoder_only=True)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    reports = trainer.run(minutes=10)
+    assert next(reports).step == 1
+    assert next(reports).step == 2
+    changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all("decode" in name for name in changed)
+
+
+def test_a_folder_without_a_checkpoint_is_named(data, tmp_path):
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        AutoencoderTrainer(data, batch=2).load(tmp_path)
