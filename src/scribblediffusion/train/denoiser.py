@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,6 +71,10 @@ class Denoiser(nn.Module):
         self.unet = ScribbleUNet(**SHIPPED)
         self.prompt_encoder = PromptEncoder()
         self.sketch_encoder = SketchEncoder()
+        for module in self.unet.modules():  # a new transformer changes nothing, as in LDM
+            if isinstance(module, Transformer2DModel):
+                nn.init.zeros_(module.proj_out.weight)
+                nn.init.zeros_(module.proj_out.bias)
 
     def context(
         self, batch: Batch, keep_text: Tensor, keep_sketch: Tensor

@@ -6,6 +6,7 @@ number, so that a run that was killed and goes on is the run that was not.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from scribblediffusion.errors import WeightsError
 from scribblediffusion.model.weights import FILE
 from scribblediffusion.train import checkpoint
 from scribblediffusion.train.batches import collate, rows_of
@@ -28,6 +30,7 @@ from scribblediffusion.train.denoiser import Denoiser, Losses, Recipe, noise_lev
 from scribblediffusion.train.latents import Shard
 from scribblediffusion.train.words import word_table, word_tokenizer
 
+log = logging.getLogger(__name__)
 #: Seconds over which the figures of a `Report` are averaged.
 RECENT = 60.0
 
@@ -140,13 +143,24 @@ class Trainer:
     def begin(self, folder: Path | None) -> None:
         """Start from exported weights (a folder as the one that ships), or from nothing.
 
-        A new leg begins from the averaged weights of the last one, without its optimiser.
+        A new leg begins from the averaged weights of the last one, without its optimiser. Layers
+        that the folder does not know begin as they are made: its model may have been smaller.
+
+        Raises:
+            WeightsError: the folder knows layers that the model does not have.
         """
         if folder is None:
             self.model.prompt_encoder.set_table(word_table())
         else:
             for name, part in self.model.named_children():
-                part.load_state_dict(load_file(folder / name / FILE))
+                found = part.load_state_dict(load_file(folder / name / FILE), strict=False)
+                if found.unexpected_keys:
+                    raise WeightsError(
+                        f"{folder / name / FILE}: {found.unexpected_keys[0]} has no place in the "
+                        "model that is trained; begin from weights of the same design"
+                    )
+                if found.missing_keys:
+                    log.info("%s: %d tensors begin anew", name, len(found.missing_keys))
         self.average = self._state()
 
     # -------------------------------------------------------------------- runs
