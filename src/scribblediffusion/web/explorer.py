@@ -26,7 +26,7 @@ from scribblediffusion.view.colour import COLOUR_MAPS, table
 #: Markup, style and scripts.
 FOLDER = Path(__file__).with_suffix("")
 #: The explorer's scripts in the order in which they are joined.
-SCRIPTS = ("maps.js", "paint.js", "dom.js", "parts.js", "panels.js", "explorer.js")
+SCRIPTS = ("maps.js", "paint.js", "dom.js", "words.js", "parts.js", "panels.js", "explorer.js")
 
 
 def explorer(

@@ -10,14 +10,15 @@ function explore(element, trigger, props, server, watch) {
     tables: { inferno: bytesOf(props.inferno), cividis: bytesOf(props.cividis) },
     remote: Boolean(props.remote),
     data: null, block: null, blocks: new Map(), subjects: null,
-    step: null, hover: null, locked: null, place: null,
+    step: null, hover: null, locked: null, spot: null, tops: new Map(),
     opacity: 0.72, colours: "inferno", shared: true, heat: true, smooth: true,
     layer: null, head: null, level: 8,
   };
   app.dark = () => Boolean(element.closest(".dark"));
-  app.shown = () => app.hover ?? app.locked ?? app.subjects?.lead ?? null;
+  app.shown = () => app.hover ?? app.locked;
   app.look = (change) => { Object.assign(app, change); schedule(); };
   app.lock = (subject) => app.look({ locked: app.locked === subject ? null : subject, hover: null });
+  app.valuesOf = (subject) => valuesOf(app, subject);
   app.announce = announcer(find(".spoken"));
 
   const parts = [wordsPart, sketchPart, picturePart, scrubPart, aboutPart, rankingPart, controlsPart, proofPart]
@@ -33,9 +34,9 @@ function explore(element, trigger, props, server, watch) {
   }
 
   element.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !(app.locked || app.place !== null || app.hover)) return;
+    if (event.key !== "Escape" || !(app.locked || app.spot || app.hover)) return;
     event.stopPropagation();
-    app.look({ locked: null, place: null, hover: null });
+    app.look({ locked: null, spot: null, hover: null });
     app.announce("Free: nothing is kept.");
   });
 
@@ -46,9 +47,10 @@ function explore(element, trigger, props, server, watch) {
     app.live = Boolean(data.growing);
     app.subjects = subjectsOf(data);
     app.blocks = new Map(data.blocks.map((b) => [keyOf(b.layer, b.head), openBlock(b, data.columns.length)]));
+    app.tops.clear();
     Object.assign(app, { layer: null, head: null, block: app.blocks.get(keyOf(null, null)) });
     if (same) keepLooking(app);
-    else Object.assign(app, { hover: null, locked: null, place: null });
+    else Object.assign(app, { hover: null, locked: null, spot: null });
     if (app.live) app.step = data.steps.length - 1;
     else if (!same || live) app.step = null;
     find(".empty").hidden = true;
@@ -107,6 +109,22 @@ function subjectsOf(data) {
   const regions = data.regions.map((one, i) => ({ ...one, kind: "region", i, columns: [one.column] }));
   const lead = words[data.lead] ?? null;
   return { words, specials, regions, lead };
+}
+
+/** A subject's map as it is shown now and the top of its scale; null where there is none. */
+function valuesOf(app, subject) {
+  const mass = shareOf(app.block, subject.columns, app.step);
+  if (!mass) return null;
+  const raw = rawMap(app.block, subject.columns, app.step);
+  const values = app.heat ? raw.map((v) => v / mass) : raw;
+  return { values, top: app.shared ? sharedOf(app, `${subject.kind}s`) : topOf(values) };
+}
+
+/** The top of the scale that all words, or all regions, or all other tokens have together. */
+function sharedOf(app, group) {
+  const key = [group, app.heat, app.step === null, keyOf(app.layer, app.head)].join();
+  if (!app.tops.has(key)) app.tops.set(key, sharedTop(app.block, app.subjects[group], app.heat, app.step === null));
+  return app.tops.get(key);
 }
 
 /** After more of the same run has come: the same word or region, found in the new data. */

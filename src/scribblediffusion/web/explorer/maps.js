@@ -49,8 +49,15 @@ function shareOf(block, columns, position) {
   return steps.length ? sum / steps.length : 0;
 }
 
+/** The place of a block's grid in which a spot of the picture lies; {x, y} in 0…1. */
+function placeOf(block, { x, y }) {
+  const cell = (v, n) => Math.max(0, Math.min(n - 1, Math.floor(v * n)));
+  return cell(y, block.rows) * block.cols + cell(x, block.cols);
+}
+
 /** What one place listened to: [{subject, share}], most first, as `AttentionTrace.at` ranks. */
-function rankAt(block, subjects, place, position) {
+function rankAt(block, subjects, spot, position) {
+  const place = placeOf(block, spot);
   const places = block.rows * block.cols, steps = stepsOf(block, position);
   const shareAt = (columns) => {
     let sum = 0;

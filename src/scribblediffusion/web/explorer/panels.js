@@ -43,6 +43,10 @@ function scrubPart(app) {
       input.max = app.data.steps.length - 1;
       track.style.setProperty("--count", app.live ? app.data.count : app.data.steps.length);
       columns.dataset.block = "";
+      const ends = app.find(".ends").children, noises = app.data.steps.map((s) => s.noise);
+      const noise = (n) => (n === null || n === undefined ? "" : `${Math.round(100 * n)}% noise`);
+      say(ends[0], noise(noises[0]));
+      say(ends[1], app.live ? "" : noise(noises.at(-1)));
     },
     draw() {
       const { data, step, live } = app, key = keyOf(app.layer, app.head);
@@ -53,7 +57,7 @@ function scrubPart(app) {
       }
       [...columns.children].forEach((c, s) => c.classList.toggle("now", s === step));
       if (step !== null) input.value = step;
-      const label = step === null ? `Whole run: mean of ${data.steps.length} steps` : data.steps[step].label;
+      const label = step === null ? `Whole run, mean of ${data.steps.length} steps` : data.steps[step].label;
       say(app.find(".noise"), label);
       input.setAttribute("aria-valuetext", step === null ? label : `step ${data.steps[step].index + 1} of ${data.count}, ${label}`);
       whole.setAttribute("aria-pressed", String(step === null));
@@ -77,11 +81,19 @@ function aboutPart(app) {
     }),
   }, subject.kind === "word" ? "same, but without this word" : "same, but without this stroke");
   let acted = null;
+  function hint() {
+    acted = null;
+    actions.replaceChildren();
+    const { lead } = app.subjects;
+    say(title, app.live ? "Painting" : "Point at a word or a stroke");
+    say(facts, app.live ? "Each word’s map is above, and changes with every step." : `A click keeps it. A click into the picture asks what that place listened to.${lead ? ` The most pointed map is that of “${lead.name}”.` : ""}`);
+    say(told, "");
+  }
   return {
     load() { acted = null; },
     draw() {
       const subject = app.shown();
-      if (!subject) { say(title, ""); say(facts, ""); say(told, ""); return actions.replaceChildren(); }
+      if (!subject) return hint();
       const kept = subject === app.locked ? " · kept, Escape frees" : "";
       say(title, subject.kind === "region" ? `Region ${subject.name}` : subject.kind === "word" ? `“${subject.name}”` : subject.name);
       const share = shareOf(app.block, subject.columns, app.step);
@@ -104,23 +116,22 @@ function aboutPart(app) {
 /** What the chosen place listened to: words and strokes, most first. */
 function rankingPart(app) {
   const panel = app.find(".ranking");
-  app.find(".leave").addEventListener("click", () => app.look({ place: null }));
-  const line = (top) => ({ subject, share }) => make("li", {}, make("button", {
-    type: "button", "aria-label": `${nameOf(subject)}: ${percent(share)}`, title: nameOf(subject),
-    onclick: () => app.lock(subject),
+  app.find(".leave").addEventListener("click", () => app.look({ spot: null }));
+  const line = (top) => ({ subject, share }) => make("li", {}, subjectButton(app, subject, {
+    "aria-label": `${nameOf(subject)}: ${percent(share)}`, title: nameOf(subject),
   }, make("span", { class: "name" }, subject.name), make("span", { class: "meter" }, make("i", { class: subject.kind, style: `width:${(100 * share) / top}%` })),
   make("span", { class: "share" }, percent(share))));
   let last = "";
   return {
     load() { last = ""; },
     draw() {
-      panel.hidden = app.place === null;
-      const key = [app.place, app.step, keyOf(app.layer, app.head)].join();
+      panel.hidden = !app.spot;
+      const key = [JSON.stringify(app.spot), app.step, keyOf(app.layer, app.head)].join();
       if (panel.hidden || key === last) return;
       last = key;
-      const words = rankAt(app.block, app.subjects.words, app.place, app.step);
-      const strokes = rankAt(app.block, app.subjects.regions, app.place, app.step);
-      const specials = rankAt(app.block, app.subjects.specials, app.place, app.step);
+      const words = rankAt(app.block, app.subjects.words, app.spot, app.step);
+      const strokes = rankAt(app.block, app.subjects.regions, app.spot, app.step);
+      const specials = rankAt(app.block, app.subjects.specials, app.spot, app.step);
       const top = Math.max(words[0]?.share ?? 0, strokes[0]?.share ?? 0) || 1;
       app.find(".heard-words").replaceChildren(...words.slice(0, 8).map(line(top)));
       app.find(".heard-strokes").replaceChildren(...strokes.slice(0, 8).map(line(top)));
@@ -153,7 +164,7 @@ function controlsPart(app) {
         return say(message, "These maps could not be fetched; the ones shown are unchanged.");
       }
     }
-    app.look({ layer, head, block: app.blocks.get(name), place: null });
+    app.look({ layer, head, block: app.blocks.get(name) });
   }
 
   function layers() {
