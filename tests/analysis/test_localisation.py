@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scribblediffusion.analysis.localisation import localise, localise_map
+from scribblediffusion.analysis.localisation import localise, localise_map, measure
 from scribblediffusion.errors import (
     SettingError,
 )
@@ -56,3 +56,28 @@ def test_localisation_of_a_word_beats_chance_and_the_other_words(trace):
     for bad in (np.zeros((8, 8)), np.ones((8, 8)), np.ones(8)):
         with pytest.raises(SettingError):
             localise(trace, "apple", bad)
+
+
+def test_many_maps_at_once_are_the_maps_one_by_one_ties_included():
+    rng = np.random.default_rng(8)
+    maps = rng.integers(0, 4, (2, 3, 6, 5)).astype(float)
+    on = rng.random((6, 5)) < 0.4
+    together = measure(maps, on)
+    assert together.shape == (2, 3, 3)
+    for index in np.ndindex(2, 3):
+        one = localise_map(maps[index], on).measured
+        assert together[index] == pytest.approx(dataclasses.astuple(one))
+    assert measure(7 * maps, on) == pytest.approx(together)
+
+
+def test_the_wrong_object_is_where_a_good_map_is_not():
+    left, right = np.zeros((16, 16), bool), np.zeros((16, 16), bool)
+    left[2:8, 1:7] = right[8:14, 9:15] = True
+    found = localise_map(left + 0.01, left, elsewhere=[right])
+    assert found.elsewhere is not None
+    assert found.elsewhere_chance is not None
+    assert found.elsewhere.pointing == found.elsewhere.iou == 0
+    assert found.elsewhere.auc < 0.5
+    assert found.elsewhere_chance.pointing == pytest.approx(36 / 256)
+    assert "on another object" in str(found)
+    assert localise_map(left, left).elsewhere is None

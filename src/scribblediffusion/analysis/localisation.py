@@ -46,6 +46,9 @@ class Localisation(Printed):
         control: mean of the other words' maps against the same mask (the shuffled token);
             None where there is no other word.
         controls: how many maps that is.
+        elsewhere: mean of this map against other objects' masks (the wrong object); None where
+            no other mask was given.
+        elsewhere_chance: what chance would give there.
     """
 
     name: str
@@ -54,12 +57,17 @@ class Localisation(Printed):
     chance: Measures
     control: Measures | None
     controls: int
+    elsewhere: Measures | None = None
+    elsewhere_chance: Measures | None = None
 
     def table(self) -> Table:
         """Measured, chance and control."""
         lines = [("measured", self.measured), ("chance", self.chance)]
         if self.control is not None:
             lines.append((f"other words ({self.controls})", self.control))
+        if self.elsewhere is not None and self.elsewhere_chance is not None:
+            lines.append(("on another object", self.elsewhere))
+            lines.append(("chance there", self.elsewhere_chance))
         rows = [(n, f"{m.pointing:.2f}", f"{m.iou:.3f}", f"{m.auc:.3f}") for n, m in lines]
         notes = [f"the object covers {100 * self.area:.1f} % of the places"]
         if self.control is None:
@@ -97,7 +105,12 @@ def localise(
 
 
 def localise_map(
-    heat: Array, mask: Array, controls: Sequence[Array] = (), *, name: str = "map"
+    heat: Array,
+    mask: Array,
+    controls: Sequence[Array] = (),
+    *,
+    elsewhere: Sequence[Array] = (),
+    name: str = "map",
 ) -> Localisation:
     """Measures one map against a mask, on the map's own grid.
 
@@ -105,22 +118,56 @@ def localise_map(
         heat: `[H, W]`.
         mask: `[h, w]`, any size: a place is on the object where at least half of it is.
         controls: maps of other tokens, `[H, W]` each.
+        elsewhere: masks of other objects, on which this map should not lie.
         name: what to call it.
 
     Raises:
-        SettingError: the mask is empty, full, or not of two dimensions.
+        SettingError: a mask is empty, full, or not of two dimensions.
     """
-    on = _on_grid(mask, heat.shape)
-    count, places = int(on.sum()), on.size
+    on = on_grid(mask, heat.shape)
     measured = [_measured(control, on) for control in controls]
+    others = [on_grid(other, heat.shape) for other in elsewhere]
     return Localisation(
         name=name,
-        area=count / places,
+        area=float(on.mean()),
         measured=_measured(heat, on),
-        chance=Measures(count / places, _chance_iou(count, places), 0.5),
+        chance=by_chance(on),
         control=_mean(measured) if measured else None,
         controls=len(measured),
+        elsewhere=_mean([_measured(heat, other) for other in others]) if others else None,
+        elsewhere_chance=_mean([by_chance(other) for other in others]) if others else None,
     )
+
+
+def measure(maps: Array, on: Array) -> Array:
+    """The three measures of many maps at once.
+
+    Args:
+        maps: `[..., H, W]`; any positive scale gives the same.
+        on: `[H, W]` bool, neither empty nor full.
+
+    Returns:
+        float64 `[..., 3]`: pointing, IoU, AUC, as in `Measures`. Places that tie share.
+    """
+    values = np.asarray(maps, np.float64).reshape(*maps.shape[:-2], -1)
+    inside = on.ravel()
+    count = int(inside.sum())
+    top = values == values.max(axis=-1, keepdims=True)
+    pointing = (top & inside).sum(axis=-1) / top.sum(axis=-1)
+    threshold = np.partition(values, -count, axis=-1)[..., -count, None]
+    above, tied = values > threshold, values == threshold
+    seats = (count - above.sum(axis=-1)) / tied.sum(axis=-1)
+    common = (above & inside).sum(axis=-1) + seats * (tied & inside).sum(axis=-1)
+    ranks = np.asarray(rankdata(values, axis=-1))
+    below = ranks[..., inside].sum(axis=-1) - count * (count + 1) / 2
+    auc = below / (count * (inside.size - count))
+    return np.stack([pointing, common / (2 * count - common), auc], axis=-1)
+
+
+def by_chance(on: Array) -> Measures:
+    """What maps in random order would reach on this object, `[H, W]` bool."""
+    count, places = int(on.sum()), on.size
+    return Measures(count / places, _chance_iou(count, places), 0.5)
 
 
 def _heat_or_none(maps: StepMaps, subject: Subject) -> Array | None:
@@ -130,8 +177,16 @@ def _heat_or_none(maps: StepMaps, subject: Subject) -> Array | None:
         return None
 
 
-def _on_grid(mask: Array, shape: tuple[int, ...]) -> Array:
-    """The places at least half covered; of a smaller object, the place that it covers most."""
+def on_grid(mask: Array, shape: tuple[int, ...]) -> Array:
+    """The places at least half covered; of a smaller object, the place that it covers most.
+
+    Args:
+        mask: `[h, w]`, any size; true or non-zero is the object.
+        shape: (rows, columns) of the places.
+
+    Raises:
+        SettingError: the mask is empty, full, or not of two dimensions.
+    """
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.any():
         raise SettingError(
@@ -146,25 +201,7 @@ def _on_grid(mask: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _measured(heat: Array, on: Array) -> Measures:
-    values, inside = np.asarray(heat, np.float64).ravel(), on.ravel()
-    count = int(inside.sum())
-    top = values == values.max()
-    ranks = rankdata(values)
-    below = ranks[inside].sum() - count * (count + 1) / 2
-    return Measures(
-        pointing=float(inside[top].mean()),
-        iou=_iou(values, inside, count),
-        auc=float(below / (count * (inside.size - count))),
-    )
-
-
-def _iou(values: Array, inside: Array, count: int) -> float:
-    """With the `count` highest places; where places tie for the last seats they share them."""
-    threshold = np.sort(values)[-count]
-    above, tied = values > threshold, values == threshold
-    seats = (count - above.sum()) / tied.sum()
-    common = inside[above].sum() + seats * inside[tied].sum()
-    return float(common / (2 * count - common))
+    return Measures(*map(float, measure(heat, on)))
 
 
 def _chance_iou(count: int, places: int) -> float:
