@@ -46,6 +46,7 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.zeros(2, 1, 23, 7)
     mask[:, :, 5:, 3] = -torch.inf
     whole, mixed = folding.fold(q, k, 1.0, mask, kept, every_head=True, v=v)
+    monkeypatch.setattr(folding, "_FEWEST", 4)
     monkeypatch.setattr(folding, "PIECE", 2 * 2 * 7 * 4)
     pieces, mixed_in_pieces = folding.fold(q, k, 1.0, mask, kept, every_head=True, v=v)
     assert torch.allclose(whole, pieces, atol=1e-6)
@@ -64,32 +65,32 @@ def test_masks_of_every_shape_hide_exactly(shape: tuple[int, ...], kind: str) ->
     low = -10000.0 if kind == "minus_10000" else -torch.inf
     mask = seen if kind == "bool" else torch.zeros(shape).masked_fill(~seen, low)
     q, k, _ = tensors(2, 3, 5, 7, 4)
-    p = folding.weights(q, k, 0.5, folding.as_mask(mask, 2, 3))
-    assert not p[..., 2].any()
-    assert torch.allclose(p.sum(-1), torch.ones(()), atol=1e-6)
+    p = folding.weights(q, k, folding.as_mask(mask, 2, 3), torch.empty(2, 3, 7, 5))
+    assert not p[:, :, 2].any()
+    assert torch.allclose(p.sum(2), torch.ones(()), atol=1e-6)
 
 
 def test_plans_give_up_heads_then_resolution_then_steps() -> None:
-    plan = budget.Plan(True, {"a": (16, 12), "b": (8, 6)}, {"a": 8, "b": 8}, 1, 10)
-    whole = plan.forecast(20)
+    plan = budget.Plan(True, {"a": (16, 12), "b": (8, 6)}, {"a": 8, "b": 8}, 1, 10, calls=20)
+    whole = plan.forecast()
     assert whole == 4 * 10 * 8 * (192 + 48) * 20
-    assert budget.fit(plan, 20, whole) == plan
-    mean = budget.fit(plan, 20, whole // 4)
+    assert budget.fit(plan, whole) == plan
+    mean = budget.fit(plan, whole // 4)
     assert (mean.every_head, mean.grids) == (False, plan.grids)
-    coarse = budget.fit(plan, 20, whole // 12)
+    coarse = budget.fit(plan, whole // 12)
     assert coarse.grids == {"a": (8, 6), "b": (8, 6)}
-    few = budget.fit(plan, 20, whole // 500)
+    few = budget.fit(plan, whole // 500)
     assert few.stride > 1
-    assert few.forecast(20) <= whole // 500
+    assert few.forecast() <= whole // 500
     assert [s.split()[0] for s in few.thinned] == ["the", "layers", "one"]
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 4_000_000), st.integers(1, 60))
 def test_a_forecast_is_kept_or_nothing_is_left_to_give(room: int, calls: int) -> None:
-    plan = budget.Plan(True, {"a": (32, 32), "b": (5, 7)}, {"a": 8, "b": 2}, 2, 30)
-    fitted = budget.fit(plan, calls, room)
-    assert fitted.forecast(calls) <= room or fitted.thinner() is None
+    plan = budget.Plan(True, {"a": (32, 32), "b": (5, 7)}, {"a": 8, "b": 2}, 2, 30, calls)
+    fitted = budget.fit(plan, room)
+    assert fitted.forecast() <= room or fitted.thinner() is None
 
 
 def test_thinned_records_keep_their_sums() -> None:
@@ -113,7 +114,7 @@ def test_no_scheduler_no_noise() -> None:
     step = schedule.describe(None, place, schedule.position(None, 0), 7.0)
     assert step == Step(3, 0, 7.0, None, None)
     assert schedule.is_last(None, place)
-    assert schedule.total_steps(None, place) is None
+    assert schedule.planned(None, place) is None
 
 
 def reading(text: str, cut: str = "") -> Reading:

@@ -29,20 +29,20 @@ def wrong_scale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_head_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = taps._by_head
-    monkeypatch.setattr(taps, "_by_head", lambda site, x: real(site, x).flip(1))
+    real = taps.by_head
+    monkeypatch.setattr(taps, "by_head", lambda site, x: real(site, x).flip(1))
 
 
 def swapped_query_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     real = folding.weights
-    monkeypatch.setattr(folding, "weights", lambda q, k, s, m: real(q.roll(1, dims=1), k, s, m))
+    monkeypatch.setattr(folding, "weights", lambda q, *rest: real(q.roll(1, dims=1), *rest))
 
 
 def heads_last_instead_of_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(site: Any, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, site.heads)).movedim(-1, 1)
 
-    monkeypatch.setattr(taps, "_by_head", wrong)
+    monkeypatch.setattr(taps, "by_head", wrong)
 
 
 def no_rotary(monkeypatch: pytest.MonkeyPatch) -> None:

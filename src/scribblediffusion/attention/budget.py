@@ -28,6 +28,7 @@ class Plan:
         heads: Layer → heads.
         batch: Pictures.
         columns: Columns of a record.
+        calls: Denoiser calls that will be recorded, as the schedule says.
         stride: Every how manieth step is kept.
         thinned: What was given up so far, in sentences.
     """
@@ -37,6 +38,7 @@ class Plan:
     heads: Mapping[str, int]
     batch: int
     columns: int
+    calls: int = 1
     stride: int = 1
     thinned: tuple[str, ...] = ()
 
@@ -48,9 +50,9 @@ class Plan:
         )
         return _FLOAT * self.batch * self.columns * sum(places)
 
-    def forecast(self, calls: int) -> int:
-        """Bytes of the records of a run."""
-        return self.step_bytes() * -(-calls // self.stride)
+    def forecast(self) -> int:
+        """Bytes of the records of the run."""
+        return self.step_bytes() * -(-self.calls // self.stride)
 
     def thinner(self) -> Plan | None:
         """The same with the next thing given up; None if there is nothing left to give."""
@@ -76,12 +78,12 @@ class Plan:
         return replace(self, thinned=(*earlier, sentence))
 
 
-def fit(plan: Plan, calls: int, room: int) -> Plan:
-    """The least thinned plan whose forecast for `calls` denoiser calls stays within `room` bytes.
+def fit(plan: Plan, room: int) -> Plan:
+    """The least thinned plan whose forecast stays within `room` bytes.
 
     If even the thinnest does not, that one.
     """
-    while plan.forecast(calls) > room:
+    while plan.forecast() > room:
         thinner = plan.thinner()
         if thinner is None:
             break

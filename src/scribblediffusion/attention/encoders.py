@@ -10,7 +10,7 @@ is believed only if the tokenizer makes these very numbers of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,10 +76,16 @@ class _Fit:
 
 
 class EncoderWatch:
-    """Hooks on the text encoders of a pipeline, and what they saw."""
+    """Hooks on the text encoders of a pipeline, and what they saw.
 
-    def __init__(self, pipe: Any) -> None:
+    Args:
+        pipe: The pipeline.
+        admit: Called before each encoder call; raises where the thread must not go on.
+    """
+
+    def __init__(self, pipe: Any, admit: Callable[[], None] = lambda: None) -> None:
         self._pipe = pipe
+        self._admit = admit
         self._calls: list[Encoded] = []
         self._open: dict[str, Encoded] = {}
         self._run = 0
@@ -98,7 +104,8 @@ class EncoderWatch:
                     stack.callback(module.register_forward_hook(end).remove)
 
     def begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
-        """An encoder was called with these token numbers."""
+        """An encoder is called with these token numbers."""
+        self._admit()
         self._run += self._run_began
         self._run_began = False
         known = [c for c in self._calls if c.run == self._run and c.encoder == name]

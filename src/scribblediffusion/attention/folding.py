@@ -1,8 +1,9 @@
 """From queries and keys to the weights that are kept: ``softmax(q·kᵀ·scale + mask)``, in float32.
 
-The softmax runs over all keys, piece by piece over the places, so that no more than a fixed
-amount of memory is in use; what is kept of each piece goes at once into the record. Where the
-proof wants it, the same weights are applied to the values.
+The softmax runs over all keys, piece by piece over the places. A piece is small enough to stay in
+a processor's cache from the product to the record, which is where the time goes otherwise; on an
+accelerator pieces are larger. What is kept of each piece goes at once into the record, keys by
+places, and where the proof wants it the same weights are applied to the values.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-#: Largest piece of weights in memory at once, in numbers (float32).
-PIECE = 1 << 24
+from scribblediffusion.attention.resample import area_matrix
+
+#: Largest piece of weights in memory at once, in numbers (float32): on a CPU, and elsewhere.
+PIECE, LARGE_PIECE = 1 << 18, 1 << 24
+#: Places of the smallest piece: fewer leave vector units idle.
+_FEWEST = 64
+
+#: Positions among the keys: a slice where they are in a row (a view), else their numbers.
+Positions = slice | Tensor
 
 
 @dataclass(frozen=True)
@@ -27,29 +34,40 @@ class Kept:
         summed: Groups of keys that are kept as their sum, after the single ones.
     """
 
-    single: Tensor
-    summed: Sequence[Tensor] = field(default_factory=tuple)
-
-    def __len__(self) -> int:
-        return len(self.single) + len(self.summed)
+    single: Positions
+    summed: Sequence[Positions] = field(default_factory=tuple)
 
 
-def weights(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    """The attention weights ``[B, H, S, K]`` of ``q [B, H, S, D]`` and ``k [B, H, K, D]``.
+def positions(numbers: Sequence[int], device: torch.device | None = None) -> Positions:
+    """Positions in this order, as a slice where that is the same.
+
+    >>> positions([3, 4, 5])
+    slice(3, 6, None)
+    """
+    if not numbers:
+        return slice(0, 0)
+    if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return slice(numbers[0], numbers[-1] + 1)
+    return torch.tensor(numbers, device=device)
+
+
+def weights(q: Tensor, k: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
+    """The attention weights ``[B, H, K, S]``, keys before places, written into `out`.
 
     Args:
-        q: Queries in float32.
-        k: Keys in float32.
-        scale: Factor on the products.
+        q: Queries ``[B, H, S, D]`` in float32.
+        k: Keys ``[B, H, K, D]`` in float32, the scale multiplied in.
         mask: Broadcast over ``[B, H, S, K]``: true where a key may be seen, or a bias to add.
+        out: float32 ``[B, H, K, S]``.
     """
-    scores = torch.matmul(q * scale, k.transpose(-1, -2))
+    torch.matmul(k, q.transpose(-1, -2), out=out)
     if mask is not None:
+        mask = mask.transpose(-1, -2)
         if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, -torch.inf)
+            out.masked_fill_(~mask, -torch.inf)
         else:
-            scores = scores.add_(mask)
-    return torch.softmax(scores, dim=-1)
+            out.add_(mask)
+    return torch.softmax(out, dim=-2, out=out)
 
 
 def fold(
@@ -77,30 +95,45 @@ def fold(
         ``[B, H or 1, columns, S]`` and, with `v`, ``[B, H, S, D]``; both float32.
     """
     batch, heads, places, _ = q.shape
-    k, v = k.float(), None if v is None else v.float()
-    record = q.new_empty(
-        (batch, heads if every_head else 1, len(kept), places), dtype=torch.float32
-    )
-    mixed = None if v is None else torch.empty_like(q, dtype=torch.float32)
-    size = max(1, PIECE // (batch * heads * k.shape[2]))
+    k = k.float() * scale
+    v = None if v is None else v.float()
+    record: Tensor | None = None
+    mixed = None if v is None else q.new_empty((*q.shape[:3], v.shape[3]), dtype=torch.float32)
+    size = min(places, _places_at_once(q, k.shape[2]))
+    room = q.new_empty((batch, heads, k.shape[2], size), dtype=torch.float32)
     for start in range(0, places, size):
-        piece = slice(start, start + size)
+        piece = slice(start, min(start + size, places))
         here = mask if mask is None or mask.shape[2] == 1 else mask[:, :, piece]
-        p = weights(q[:, :, piece].float(), k, scale, here)
+        width = piece.stop - start
+        # A narrower last piece gets memory of its own: products into a strided view are slow.
+        out = room if width == size else room.new_empty((batch, heads, k.shape[2], width))
+        p = weights(q[:, :, piece].float(), k, here, out)
         if v is not None and mixed is not None:
-            mixed[:, :, piece] = p @ v
-        p = p if every_head else p.mean(dim=1, keepdim=True)
-        record[..., piece] = _columns(p, kept).transpose(-1, -2)
+            mixed[:, :, piece] = p.transpose(-1, -2) @ v
+        columns = _columns(p if every_head else p.mean(dim=1, keepdim=True), kept)
+        if record is None:
+            record = columns.new_empty((*columns.shape[:3], places))
+        record[..., piece] = columns
+    if record is None:
+        raise ValueError("a layer without places has no weights")
     return record, mixed
 
 
+def _places_at_once(q: Tensor, keys: int) -> int:
+    most = PIECE if q.device.type == "cpu" else LARGE_PIECE
+    return max(_FEWEST, most // (q.shape[0] * q.shape[1] * keys))
+
+
 def _columns(p: Tensor, kept: Kept) -> Tensor:
-    """``[…, K]`` → ``[…, columns]``."""
-    single = p.index_select(-1, kept.single)
+    """``[…, K, S]`` → ``[…, columns, S]``."""
+    single = _take(p, kept.single)
     if not kept.summed:
         return single
-    sums = [p.index_select(-1, group).sum(-1, keepdim=True) for group in kept.summed]
-    return torch.cat([single, *sums], dim=-1)
+    return torch.cat([single, *(_take(p, g).sum(-2, keepdim=True) for g in kept.summed)], dim=-2)
+
+
+def _take(p: Tensor, at: Positions) -> Tensor:
+    return p[..., at, :] if isinstance(at, slice) else p.index_select(-2, at)
 
 
 def as_mask(mask: Tensor | None, batch: int, heads: int) -> Tensor | None:
@@ -122,5 +155,7 @@ def shrink(record: Tensor, grid: tuple[int, int], target: tuple[int, int]) -> Te
     """Area-average the places of ``[B, H, C, h·w]`` to a coarser grid; sums over columns stay."""
     if grid == target:
         return record
-    maps = record.unflatten(-1, grid).flatten(0, 1)
-    return F.adaptive_avg_pool2d(maps, target).flatten(-2).unflatten(0, record.shape[:2])
+    rows, columns = (
+        record.new_tensor(area_matrix(*pair).tolist()) for pair in zip(grid, target, strict=True)
+    )
+    return (rows @ record.unflatten(-1, grid) @ columns.T).flatten(-2)

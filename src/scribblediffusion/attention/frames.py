@@ -8,14 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scribblediffusion.attention import schedule
 from scribblediffusion.attention.branches import Rows
 from scribblediffusion.attention.budget import Plan, fit
 from scribblediffusion.attention.families import Site, grids
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Column
 from scribblediffusion.attention.run import Frame
-from scribblediffusion.attention.schedule import Position
 from scribblediffusion.errors import CaptureError
 
 #: Steps that are foreseen where no schedule tells how many there will be.
@@ -99,8 +97,7 @@ def lay_out(
     wish: Wish,
     picture: Picture,
     rows: Rows,
-    scheduler: Any,
-    first: Position,
+    planned: Sequence[int] | None,
     room: int,
 ) -> tuple[Frame, Plan]:
     """The frame of a run, and the plan whose forecast stays within `room` bytes.
@@ -111,8 +108,7 @@ def lay_out(
         wish: What was asked for.
         picture: What the first call shows.
         rows: The wanted rows of its batch.
-        scheduler: The scheduler, or None.
-        first: Where the first call stands in its schedule.
+        planned: The step of each call that is to come; None if no schedule tells.
         room: Bytes that may be kept.
     """
     grid = grids(denoiser, sites, picture.sample, picture.arguments)
@@ -120,12 +116,15 @@ def lay_out(
     columns = _columns(streams, wish, rows, picture.keys)
     if any(site.join != "cross" for site in sites):
         places = max(h * w for h, w in grid.values())
+        if picture.sample.ndim == 3:  # FLUX: reference pictures come after the picture's places
+            places = picture.sample.shape[1]
         streams["image"] = range(picture.keys, picture.keys + places)
         columns = (*columns, Column("image"))
-    total = schedule.total_steps(scheduler, first)
-    wanted = wish.among(_USUAL_STEPS if total is None else total)
+    calls = range(_USUAL_STEPS) if planned is None else planned
+    wanted = wish.among(calls[-1] + 1)
     heads = {site.name: site.heads for site in sites}
-    plan = Plan(wish.every_head, grid, heads, len(rows.numbers), len(columns))
+    recorded = sum(step in set(wanted) for step in calls)
+    plan = Plan(wish.every_head, grid, heads, len(rows.numbers), len(columns), calls=recorded)
     frame = Frame(
         sites=tuple(sites),
         grids=grid,
@@ -134,11 +133,10 @@ def lay_out(
         prompts=rows.prompts,
         regions={} if picture.layout is None else picture.layout.regions,
         picture_size=picture.size(grid),
-        dtype=str(next(denoiser.parameters()).dtype).removeprefix("torch."),
         # Of the wanted steps the first and the middle one.
         samples=frozenset({wanted[0], wanted[len(wanted) // 2]} if wanted else ()),
     )
-    return frame, fit(plan, len(wanted) * schedule.most_calls(scheduler), room)
+    return frame, fit(plan, room)
 
 
 def _columns(streams: Mapping[str, range], wish: Wish, rows: Rows, keys: int) -> tuple[Column, ...]:

@@ -1,50 +1,114 @@
-"""A layer's output rebuilt from the captured weights, to compare with what it really returned."""
+"""A layer's output rebuilt from the captured weights, to compare with what it really returned.
+
+All heads, all keys and all places take part. The channels of an output are compared along a few
+random directions R (Freivalds' check, "Probabilistic machines can use less running time", 1977):
+what differs anywhere differs along almost every direction, in expectation by the same relative
+error. So instead of (A·V)·Wₒ·R, which costs as much as the layer, A·(V·(Wₒ·R)) is computed. The
+directions are fixed, and torch's random numbers are not touched.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scribblediffusion.attention.families import Site
 
+#: Random directions along which outputs are compared.
+DIRECTIONS = 16
 
-def rebuild(site: Site, mixed: Tensor, hidden: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
-    """The output of an attention module at its image places.
+
+@dataclass(frozen=True)
+class Projection:
+    """What a layer does after its weights met the values, along the directions.
+
+    Attributes:
+        matrix: ``[H, D, DIRECTIONS]``: what the values are multiplied with beforehand; None where
+            the output projection is not a plain Linear (LoRA, quantised) and is asked itself.
+        bias: ``[DIRECTIONS]``, or None.
+        module: That output projection.
+        dtype: What the model runs in.
+    """
+
+    matrix: Tensor | None
+    bias: Tensor | None
+    module: nn.Module | None
+    dtype: torch.dtype
+
+    def values(self, v: Tensor) -> Tensor:
+        """The values ``[B, H, K, D]`` as they are to be weighted."""
+        return v if self.matrix is None else v.float() @ self.matrix
+
+    def finish(self, mixed: Tensor) -> Tensor:
+        """Weighted `values` ``[B, H, S, …]`` → ``[B, S, DIRECTIONS]``."""
+        if self.matrix is None:
+            joined = mixed.transpose(1, 2).flatten(2).to(self.dtype)
+            return along(joined if self.module is None else self.module.forward(joined))
+        out = mixed.sum(dim=1)
+        return out if self.bias is None else out + self.bias
+
+
+def projection_of(site: Site, like: Tensor, *, bare: bool = False) -> Projection:
+    """The output projection of a layer.
 
     Args:
         site: The layer.
-        mixed: Weights applied to the values, ``[B, H, S, D]`` in float32.
+        like: The module's input: where the model runs, and in what.
+        bare: Without the projection: FLUX adds what an adapter brings as it is.
+    """
+    module = None if bare else _out_projection(site.module)
+    if module is not None and type(module) is not nn.Linear:
+        return Projection(None, None, module, like.dtype)
+    if module is None:
+        directions, bias = _directions(_width(site), like.device), None
+    else:
+        directions = along(module.weight.T)
+        bias = None if module.bias is None else along(module.bias)
+    return Projection(directions.unflatten(0, (site.heads, -1)), bias, module, like.dtype)
+
+
+def rebuild(site: Site, mixed: Tensor, hidden: Tensor, projection: Projection) -> Tensor:
+    """The output of an attention module at its image places, along the fixed directions.
+
+    Args:
+        site: The layer.
+        mixed: Weights applied to the projection's `values`, those of IP-Adapters that join before
+            the projection added; float32 ``[B, H, S, …]``.
         hidden: The module's input for the same rows, for those that add it to their output.
-        extra: Scaled contributions of IP-Adapters, in the same shape.
+        projection: The output projection.
 
     Returns:
-        float32 ``[B, S, C]``.
+        float32 ``[B, S, DIRECTIONS]``.
     """
     module: Any = site.module
-    total = mixed
-    if site.join == "cross":  # FLUX returns its adapters' part apart
-        for one in extra:
-            total = total + one
-    out = total.transpose(1, 2).flatten(2)
-    projection = getattr(module, "to_out", None)
-    if projection is not None:
-        out = _project(projection[0], out)
+    out = projection.finish(mixed)
     if getattr(module, "residual_connection", False):
-        out = out + _places(hidden).float()
+        out = out + along(_places(hidden))
     return out / getattr(module, "rescale_output_factor", 1.0)
 
 
 def returned(site: Site, output: Any, image: range) -> Tensor:
-    """The part of a module's output that belongs to image places, float32 ``[B, S, C]``."""
+    """The part of a module's output that belongs to image places, ``[B, S, C]``."""
     if isinstance(output, tuple):  # joint blocks return image, text (and adapters) apart
-        return _places(output[0]).float()
+        return _places(output[0])
     if site.single is not None:
-        return output[:, image.start : image.stop].float()
-    return _places(output).float()
+        return output[:, image.start : image.stop]
+    return _places(output)
+
+
+def along(x: Tensor) -> Tensor:
+    """``[…, C]`` → ``[…, DIRECTIONS]`` in float32."""
+    return x.float() @ _directions(x.shape[-1], x.device)
+
+
+@lru_cache(maxsize=32)
+def _directions(channels: int, device: torch.device) -> Tensor:
+    own = torch.Generator().manual_seed(channels)
+    return torch.randn(channels, DIRECTIONS, generator=own).to(device)
 
 
 def relative_error(rebuilt: Tensor, real: Tensor) -> Tensor:
@@ -54,21 +118,17 @@ def relative_error(rebuilt: Tensor, real: Tensor) -> Tensor:
     )
 
 
-def adapter_mask(mask: Tensor, batch: int, heads: int, places: int, width: int) -> Tensor:
-    """An IP-Adapter's mask at a layer's places, ``[B, 1, S, 1]``: diffusers' own shrinking."""
-    from diffusers.image_processor import IPAdapterMaskProcessor
+def _out_projection(module: Any) -> nn.Module | None:
+    """The module's own, or the one that a custom diffusion processor brings."""
+    own = getattr(getattr(module, "processor", None), "to_out_custom_diffusion", None)
+    own = getattr(module, "to_out", None) if own is None else own
+    return None if own is None else own[0]
 
-    small = IPAdapterMaskProcessor.downsample(mask, batch, places, width * heads)
-    return small[..., :1][:, None]
 
-
-def _project(module: nn.Module, x: Tensor) -> Tensor:
-    """A projection in float32; anything but a plain Linear (LoRA) in its own dtype."""
-    if type(module) is nn.Linear:
-        bias = None if module.bias is None else module.bias.float()
-        return F.linear(x, module.weight.float(), bias)
-    dtype = next(module.parameters()).dtype
-    return module(x.to(dtype)).float()
+def _width(site: Site) -> int:
+    """Channels of all heads together."""
+    values: Any = getattr(site.module, "to_v", None) or site.module
+    return int(getattr(values, "out_features", None) or site.module.inner_dim)  # type: ignore[arg-type]
 
 
 def _places(x: Tensor) -> Tensor:

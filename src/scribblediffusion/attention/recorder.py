@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from scribblediffusion.attention import folding, proof
+from scribblediffusion.attention.adapters import Adapted, adapted, masked
 from scribblediffusion.attention.families import Site
-from scribblediffusion.attention.records import CONDITION
+from scribblediffusion.attention.folding import Kept, positions
+from scribblediffusion.attention.proof import Projection
+from scribblediffusion.attention.records import CONDITION, Column
 from scribblediffusion.attention.run import Call, Frame, Run
-from scribblediffusion.attention.taps import Adapter, Attended, Sighting, put_together
+from scribblediffusion.attention.taps import Attended, Sighting, put_together
 from scribblediffusion.errors import CaptureError
 
 
@@ -29,28 +32,39 @@ def record_layer(run: Run, call: Call, site: Site, sighting: Sighting, output: A
         CaptureError: What went by is not what the family's layers are made of.
     """
     frame, plan = run.laid_out()
-    whole = put_together(site, sighting)
+    whole = put_together(site, sighting, values=call.proved)
     at = _pick(whole, call, frame.grids[site.name], site)
+    run.note_dtype(at.q.dtype)
+    projection = proof.projection_of(site, sighting.hidden) if call.proved else None
     record, mixed = folding.fold(
         at.q,
         at.k,
         at.scale,
         at.mask,
-        _kept(frame, at),
+        _kept(run, frame, at),
         every_head=plan.every_head,
-        v=at.v if call.proved else None,
+        v=None if at.v is None or projection is None else projection.values(at.v),
     )
     _keep(run, call, site, CONDITION, record)
+    apart = isinstance(output, tuple) and len(output) == 3  # FLUX with an adapter
+    after = proof.projection_of(site, sighting.hidden, bare=True) if apart else projection
+    after = after if call.proved else None
     added = [
-        part
-        for number, adapter in sighting.adapters.items()
-        for part in _record_adapter(run, call, site, sighting, at, number, adapter)
+        _record_adapter(run, call, site, one, at.q.shape[2], after)
+        for one in adapted(site, sighting, whole)
     ]
-    if mixed is not None:
-        rows = _index(call.rows)
-        rebuilt = proof.rebuild(site, mixed, sighting.hidden[rows], added)
-        real = proof.returned(site, output, whole.image)[rows][:, : at.q.shape[2]]
-        run.checks[site.name].note_output(proof.relative_error(rebuilt, real))
+    if mixed is None or projection is None:
+        return
+    joined = sum((x for x in added if x is not None and not apart), start=mixed)
+    rows, places = _index(call.rows), mixed.shape[2]
+    rebuilt = proof.rebuild(site, joined, sighting.hidden[rows], projection)
+    real = proof.returned(site, output, whole.image)[rows][:, :places]
+    check = run.checks[site.name]
+    check.note_output(proof.relative_error(rebuilt, proof.along(real)))
+    if apart and after is not None:
+        brought = sum((x for x in added if x is not None), start=torch.zeros_like(mixed))
+        real = proof.along(output[2][rows][:, :places])
+        check.note_output(proof.relative_error(after.finish(brought), real))
 
 
 def _keep(run: Run, call: Call, site: Site, source: str, record: Tensor) -> None:
@@ -62,37 +76,27 @@ def _keep(run: Run, call: Call, site: Site, source: str, record: Tensor) -> None
 
 
 def _record_adapter(
-    run: Run,
-    call: Call,
-    site: Site,
-    sighting: Sighting,
-    at: Attended,
-    number: int,
-    adapter: Adapter,
-) -> list[Tensor]:
-    """An IP-Adapter: a softmax of its own for each image; returns what it adds to the output."""
+    run: Run, call: Call, site: Site, one: Adapted, places: int, after: Projection | None
+) -> Tensor | None:
+    """A reference picture's softmax; returns what it adds to the output on sample steps."""
     _, plan = run.laid_out()
-    rows, width = _index(call.rows), at.q.shape[-1]
-    added = []
-    for image, pair in enumerate(zip(adapter.keys, adapter.values, strict=True)):
-        k, v = (x.reshape(x.shape[0], -1, site.heads, width).transpose(1, 2)[rows] for x in pair)
-        record, mixed = folding.fold(
-            at.plain_q,
-            k,
-            width**-0.5,
-            None,
-            folding.Kept(torch.arange(k.shape[2], device=k.device)),
-            every_head=plan.every_head,
-            v=v if call.proved else None,
-        )
-        source = f"ip_adapter_{number}" + (f".{image}" if len(adapter.keys) > 1 else "")
-        scale = _adapter_scale(site, number, image)
-        run.adapters[site.name, source] = (k.shape[2], scale)
-        _keep(run, call, site, source, record)
-        if mixed is not None:
-            masks = sighting.arguments.get("ip_adapter_masks")
-            added.append(scale * _masked(mixed, masks, number, image))
-    return added
+    rows = _index(call.rows)
+    size = one.k.shape[2]
+    kept = Kept(slice(one.own, size), [slice(0, one.own)] if one.own else [])
+    record, mixed = folding.fold(
+        one.q[rows][:, :, :places],
+        one.k[rows],
+        one.q.shape[-1] ** -0.5,
+        None,
+        kept,
+        every_head=plan.every_head,
+        v=None if after is None else after.values(one.v[rows]),
+    )
+    tokens = tuple(Column(one.source, key) for key in range(size - one.own))
+    run.adapter_columns[one.source] = (*tokens, *([Column("image")] if one.own else []))
+    run.adapters[site.name, one.source] = (size, one.scale)
+    _keep(run, call, site, one.source, record)
+    return None if mixed is None else one.scale * masked(mixed, one.mask)
 
 
 def _pick(whole: Attended, call: Call, grid: tuple[int, int], site: Site) -> Attended:
@@ -114,17 +118,24 @@ def _pick(whole: Attended, call: Call, grid: tuple[int, int], site: Site) -> Att
     return Attended(
         q=whole.q[rows][:, :, :places],
         k=whole.k[rows],
-        v=whole.v[rows],
+        v=None if whole.v is None else whole.v[rows],
         scale=whole.scale,
         mask=mask,
         text=whole.text,
         image=whole.image,
-        plain_q=whole.plain_q[rows][:, :, :places],
+        plain_q=whole.plain_q,
     )
 
 
-def _kept(frame: Frame, at: Attended) -> folding.Kept:
-    """The columns of the trace as positions in one layer's softmax."""
+def _kept(run: Run, frame: Frame, at: Attended) -> Kept:
+    """The columns of the trace as positions in one layer's softmax; the same at every step."""
+    name = (at.text, at.image, at.k.device)
+    if name not in run.kept:
+        run.kept[name] = _columns(frame, at)
+    return run.kept[name]
+
+
+def _columns(frame: Frame, at: Attended) -> Kept:
     keys = [c.key for c in frame.columns if c.key is not None]
     taken = set(keys)
     condition = max(r.stop for s, r in frame.streams.items() if s != "image")
@@ -135,10 +146,10 @@ def _kept(frame: Frame, at: Attended) -> folding.Kept:
     for column in frame.columns:
         if column.rest:
             left = [at.text[k] for k in frame.streams[column.stream] if k not in taken]
-            groups.append(torch.tensor(left, device=device))
+            groups.append(positions(left, device))
         elif column.key is None:
-            groups.append(torch.tensor(list(at.image), device=device))
-    return folding.Kept(torch.tensor([at.text[k] for k in keys], device=device), groups)
+            groups.append(positions(list(at.image), device))
+    return Kept(positions([at.text[k] for k in keys], device), groups)
 
 
 def _index(rows: tuple[int, ...]) -> slice | list[int]:
@@ -146,21 +157,3 @@ def _index(rows: tuple[int, ...]) -> slice | list[int]:
     if rows == tuple(range(rows[0], rows[-1] + 1)):
         return slice(rows[0], rows[-1] + 1)
     return list(rows)
-
-
-def _adapter_scale(site: Site, number: int, image: int) -> float:
-    scales = site.module.processor.scale  # type: ignore[union-attr]
-    scale = scales[number] if isinstance(scales, (list, tuple)) else scales
-    return float(scale[image] if isinstance(scale, (list, tuple)) else scale)  # type: ignore[arg-type]
-
-
-def _masked(mixed: Tensor, masks: Any, number: int, image: int) -> Tensor:
-    """An adapter's contribution where its mask lets it act."""
-    if masks is None:
-        return mixed
-    masks = masks if isinstance(masks, list) else list(masks.unsqueeze(1))
-    if masks[number] is None:
-        return mixed
-    batch, heads, places, width = mixed.shape
-    mask = masks[number][:, image].to(mixed)
-    return mixed * proof.adapter_mask(mask, batch, heads, places, width)

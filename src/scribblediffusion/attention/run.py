@@ -18,6 +18,7 @@ from scribblediffusion.attention.audit import TOLERANCES, Audit, LayerAudit
 from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.budget import Plan
 from scribblediffusion.attention.families import Site
+from scribblediffusion.attention.folding import Kept
 from scribblediffusion.attention.records import CONDITION, Column, Layer, Prompt, Region, Step
 from scribblediffusion.attention.schedule import Position
 from scribblediffusion.attention.trace import AttentionTrace
@@ -38,7 +39,6 @@ class Frame:
         prompts: One for each picture.
         regions: Sketch region → key.
         picture_size: (height, width) in pixels, or None.
-        dtype: What the denoiser runs in.
         samples: `Step.index` of the steps on which outputs are rebuilt.
     """
 
@@ -49,7 +49,6 @@ class Frame:
     prompts: tuple[Prompt, ...]
     regions: Mapping[Region, int]
     picture_size: tuple[int, int] | None
-    dtype: str
     samples: frozenset[int]
 
 
@@ -135,10 +134,18 @@ class Run:
         self.calls = 0
         self.counted = 0
         self.complete = False
+        self.closed = False
+        self.announced = False
+        self.fell = False
+        self.planned: list[int] | None = None
         self.frame: Frame | None = None
         self.plan: Plan | None = None
+        self._planned: Plan | None = None
         self.checks: dict[str, Check] = {}
         self.adapters: dict[Name, tuple[int, float]] = {}
+        self.adapter_columns: dict[str, tuple[Column, ...]] = {}
+        self.kept: dict[tuple[range, range, torch.device], Kept] = {}
+        self.dtype = ""
         self.settings: Mapping[str, Any] = {}
         self.asked: tuple[str, ...] = ()
         self.pictures: tuple[np.ndarray, ...] = ()
@@ -149,6 +156,7 @@ class Run:
         self._records: list[dict[Name, np.ndarray]] = []
         self._pending: Shipment | None = None
         self._kept_calls = 0
+        self._nbytes = 0
         self.lock = threading.RLock()
 
     def declare(self, sites: Iterable[Site]) -> None:
@@ -156,11 +164,36 @@ class Run:
         for site in sites:
             self.checks.setdefault(site.name, Check())
 
+    def lay_out(self, frame: Frame, plan: Plan) -> None:
+        """Fix what the first call decided; records of this plan follow."""
+        self.frame, self.plan, self._planned = frame, plan, plan
+
     def laid_out(self) -> tuple[Frame, Plan]:
         """What was fixed at the first call; raises before it."""
         if self.frame is None or self.plan is None:
             raise RuntimeError("the run has had no first call yet")
         return self.frame, self.plan
+
+    def note_dtype(self, dtype: torch.dtype) -> None:
+        """What a layer computed in; the coarsest decides how exact a rebuilt output can be."""
+        name = str(dtype).removeprefix("torch.")
+        if not self.dtype or _tolerance(name) > self.tolerance:
+            self.dtype = name
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative error of a rebuilt output that passes."""
+        return _tolerance(self.dtype)
+
+    @property
+    def thinned(self) -> tuple[str, ...]:
+        """What was given up to stay within the memory limit, in sentences."""
+        return () if self.plan is None else self.plan.thinned
+
+    @property
+    def last_index(self) -> int:
+        """`Step.index` of the newest call."""
+        return 0 if self.first is None or self.last is None else self.last.step - self.first.step
 
     @property
     def recorded(self) -> int:
@@ -169,10 +202,9 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all records so far."""
+        """Bytes of all records so far, those on their way included."""
         with self.lock:
-            self._settle()
-            return sum(a.nbytes for step in self._records for a in step.values())
+            return self._nbytes
 
     def finish(self, call: Call, room: int) -> None:
         """Take over the records of a call that ended."""
@@ -183,24 +215,33 @@ class Run:
             self._kept_calls += 1
             if call.proved:
                 self.proved.append(call.step.index)
+            size = sum(r.nelement() * r.element_size() for r in call.records.values())
+            if self._kept_calls == 1:
+                self._foresee(size, room)
             stride = 1 if self.plan is None else self.plan.stride
             if call.step.index % stride == 0:
                 self._steps.append(call.step)
                 self._pending = Shipment(call.records)
-                self._make_room(call, room)
+                self._nbytes += size
+                self._make_room(room)
 
-    def _make_room(self, call: Call, room: int) -> None:
-        """Thin what is there already if the run is longer or larger than was foreseen."""
-        size = sum(r.nelement() * r.element_size() for r in call.records.values())
-        held = sum(a.nbytes for step in self._records for a in step.values())
-        while held + size > room and self.plan is not None:
-            thinner = self.plan.thinner()
+    def _foresee(self, size: int, room: int) -> None:
+        """After the first call the size is known, IP-Adapters' records included: plan anew."""
+        if self.plan is not None and size > self.plan.step_bytes() > 0:
+            columns = -(-size * self.plan.columns // self.plan.step_bytes())
+            self.plan = budget.fit(replace(self.plan, columns=columns), room)
+
+    def _make_room(self, room: int) -> None:
+        """Thin what is there already if a plan changed, or the run is longer than was foreseen."""
+        while self.plan is not None:
+            if self.plan != self._planned:
+                self._settle()
+                self._thin(self._planned or self.plan, self.plan)
+                self._planned = self.plan
+            thinner = self.plan.thinner() if self._nbytes > room else None
             if thinner is None:
                 return
-            self._settle()
-            self._thin(self.plan, thinner)
             self.plan = thinner
-            held, size = sum(a.nbytes for step in self._records for a in step.values()), 0
 
     def _thin(self, old: Plan, new: Plan) -> None:
         """Bring every stored record down to a thinner plan."""
@@ -214,6 +255,7 @@ class Run:
             }
             for i in kept
         ]
+        self._nbytes = sum(a.nbytes for step in self._records for a in step.values())
 
     def _settle(self) -> None:
         """Let the step that is on its way arrive."""
@@ -244,7 +286,7 @@ class Run:
             },
             steps=tuple(steps),
             layers=tuple(layers.values()),
-            columns={CONDITION: frame.columns} | self._adapter_columns(),
+            columns={CONDITION: frame.columns} | self.adapter_columns,
             streams=frame.streams,
             prompts=prompts,
             regions=frame.regions,
@@ -282,10 +324,6 @@ class Run:
         ranked = sorted(made, key=lambda n: (order[n[0]], n[1] != CONDITION, n[1]))
         return {name: made[name] for name in ranked}
 
-    def _adapter_columns(self) -> dict[str, tuple[Column, ...]]:
-        sizes = {source: size for (_, source), (size, _) in self.adapters.items()}
-        return {s: tuple(Column(s, key) for key in range(n)) for s, n in sizes.items()}
-
     def audit(self) -> Audit | None:
         """The checks so far; None before the first call."""
         if self.frame is None:
@@ -301,9 +339,12 @@ class Run:
             )
             for name, check in self.checks.items()
         )
-        dtype = self.frame.dtype
-        tolerance = TOLERANCES.get(dtype, TOLERANCES["bfloat16"])
-        return Audit(layers, dtype, tolerance, tuple(sorted(set(self.proved))))
+        return Audit(layers, self.dtype, self.tolerance, tuple(sorted(set(self.proved))))
+
+
+def _tolerance(dtype: str) -> float:
+    """What is allowed for a dtype; narrower ones than we know are allowed most."""
+    return TOLERANCES.get(dtype, max(TOLERANCES.values()))
 
 
 @lru_cache(maxsize=16)

@@ -33,6 +33,7 @@ _RATIO_SIGMA = {
     "SASolverScheduler",
     "EDMEulerScheduler",
     "EDMDPMSolverMultistepScheduler",
+    "CMStochasticIterativeScheduler",
 }
 #: Schedulers that are described by the cumulative product of alphas at the timestep.
 _ALPHAS = {
@@ -54,78 +55,97 @@ class Position:
         order: The scheduler's running number of the call; None if it keeps none.
         step: The sampling step that the call belongs to, from the start of the whole schedule.
         call: Which call of that step.
+        skipped: Timesteps before the one that the running number counts from (PNDM counts from 0
+            in the middle of a schedule, where image-to-image begins).
     """
 
     order: int | None
     step: int
     call: int
+    skipped: int = 0
+
+    @property
+    def at(self) -> int:
+        """Where the call stands in the scheduler's list of timesteps."""
+        return self.step if self.order is None else self.order + self.skipped
 
 
-def position(scheduler: Any, seen: int) -> Position:
+def position(scheduler: Any, seen: int, skipped: int = 0) -> Position:
     """The place of the call that is about to be made.
 
     Args:
         scheduler: The scheduler of the run, or None.
-        seen: Steps of the schedule that went before; used where the scheduler keeps no index of
-            its own (DDIM, DDPM).
+        seen: Calls that were counted before this one.
+        skipped: Timesteps that image-to-image left out, as `offset` found them.
     """
     if hasattr(scheduler, "step_index"):
         order = scheduler.step_index
         order = getattr(scheduler, "begin_index", None) if order is None else order
         return _placed(scheduler, int(order or 0))
     if hasattr(scheduler, "plms_timesteps"):
-        return _placed(scheduler, int(scheduler.counter))
-    return Position(None, seen, 0)
+        return _placed(scheduler, int(scheduler.counter), skipped)
+    return Position(None, skipped + seen, 0)
 
 
-def _placed(scheduler: Any, order: int) -> Position:
+def _placed(scheduler: Any, order: int, skipped: int = 0) -> Position:
     """The step and the call that a scheduler's running number means."""
     if hasattr(scheduler, "plms_timesteps"):
-        return _pndm(scheduler, order)
+        return _pndm(scheduler, order, skipped)
     if getattr(scheduler, "order", 1) == 2:  # Heun and its kind: 2n − 1 calls for n steps
         return Position(order, order // 2, order % 2)
     return Position(order, order, 0)
 
 
-def _pndm(scheduler: Any, order: int) -> Position:
+def _pndm(scheduler: Any, order: int, skipped: int) -> Position:
     """PNDM: four calls for each Runge-Kutta step, or two for the first linear multistep."""
     if scheduler.config.skip_prk_steps:
-        return Position(order, max(order - 1, 0), int(order == 1))
+        return Position(order, max(order - 1, 0), int(order == 1), skipped)
     warm = len(scheduler.prk_timesteps)
     if order < warm:
-        return Position(order, order // 4, order % 4)
-    return Position(order, warm // 4 + order - warm, 0)
+        return Position(order, order // 4, order % 4, skipped)
+    return Position(order, warm // 4 + order - warm, 0, skipped)
 
 
-def offset(scheduler: Any, given: float | None) -> int:
-    """Steps that image-to-image skips in a schedule without an index; 0 where it has one."""
+def offset(scheduler: Any, given: float | None, count: int | None = None) -> int:
+    """Timesteps that image-to-image skips in a schedule without an index; 0 where it has one.
+
+    Args:
+        scheduler: The scheduler of the run, or None.
+        given: The timestep of the first call.
+        count: How many timesteps the pipeline says it will run, which decides between equal ones.
+    """
     timesteps = getattr(scheduler, "timesteps", None)
     if timesteps is None or given is None or hasattr(scheduler, "step_index"):
         return 0
-    return next((i for i, t in enumerate(timesteps.tolist()) if t == given), 0)
+    equal = [i for i, t in enumerate(timesteps.tolist()) if t == given]
+    left_out = len(timesteps) - count if count is not None else None
+    return left_out if left_out in equal else next(iter(equal), 0)
 
 
 def is_last(scheduler: Any, place: Position) -> bool:
     """Whether the schedule ends with this call; always where there is no schedule."""
     timesteps = getattr(scheduler, "timesteps", None)
-    if timesteps is None:
-        return True
-    return (place.step if place.order is None else place.order) + 1 >= len(timesteps)
+    return timesteps is None or place.at + 1 >= len(timesteps)
 
 
-def total_steps(scheduler: Any, first: Position) -> int | None:
-    """Steps that the run will have, or None if there is no schedule."""
+def planned(scheduler: Any, first: Position) -> list[int] | None:
+    """The step of every call of the run, counted from its first; None if there is no schedule.
+
+    Heun's three steps are ``[0, 0, 1, 1, 2]``.
+    """
     timesteps = getattr(scheduler, "timesteps", None)
     if timesteps is None:
         return None
     if first.order is None:
-        return len(timesteps) - first.step
-    return _placed(scheduler, len(timesteps) - 1).step - first.step + 1
+        return list(range(len(timesteps) - first.step))
+    ends = range(first.order, max(len(timesteps) - first.skipped, first.order + 1))
+    return [_placed(scheduler, order, first.skipped).step - first.step for order in ends]
 
 
-def most_calls(scheduler: Any) -> int:
-    """Denoiser calls that a step may have."""
-    return 2 if getattr(scheduler, "order", 1) == 2 or hasattr(scheduler, "plms_timesteps") else 1
+def total_steps(scheduler: Any, first: Position) -> int | None:
+    """Steps that the run will have, or None if there is no schedule."""
+    calls = planned(scheduler, first)
+    return None if calls is None else calls[-1] + 1
 
 
 def describe(scheduler: Any, place: Position, first: Position, given: float | None) -> Step:
@@ -139,8 +159,8 @@ def describe(scheduler: Any, place: Position, first: Position, given: float | No
     """
     timestep = given
     timesteps = getattr(scheduler, "timesteps", None)
-    if place.order is not None and timesteps is not None and place.order < len(timesteps):
-        timestep = float(timesteps[place.order])
+    if place.order is not None and timesteps is not None and place.at < len(timesteps):
+        timestep = float(timesteps[place.at])
     sigma = _sigma(scheduler, place)
     noise = _noise_remaining(scheduler, sigma, timestep)
     return Step(place.step - first.step, place.call, timestep, sigma, noise)

@@ -40,6 +40,10 @@ _OF_PROCESSOR = {
     "to_q_custom_diffusion": ("q",),
     "to_k_custom_diffusion": ("k",),
     "to_v_custom_diffusion": ("v",),
+    # SD3's IP-Adapter norms the picture's queries and keys once more, by itself.
+    "norm_q": ("adapter_q",),
+    "norm_k": ("adapter_image_k",),
+    "norm_ip_k": ("adapter_k",),
 }
 
 
@@ -56,8 +60,8 @@ class Sighting:
     """One forward call of an attention module, as it went by.
 
     Attributes:
-        parts: ``q``, ``k``, ``v`` and their ``text_`` kin, as ``[B, S, H·D]`` or, from a norm over
-            heads, with four dimensions.
+        parts: ``q``, ``k``, ``v`` and their ``text_`` and ``adapter_`` kin, as ``[B, S, H·D]`` or,
+            from a norm over heads, with four dimensions.
         hidden: The input that queries are made from.
         arguments: All arguments of the call by name.
         adapters: Of each IP-Adapter in the order of its projections.
@@ -78,7 +82,7 @@ class Attended:
     Attributes:
         q: ``[B, H, S, D]``, image places alone, rotary embedding applied.
         k: ``[B, H, K, D]``, in the order of the model.
-        v: ``[B, H, K, D]``.
+        v: ``[B, H, K, D]``; None where they were not wanted.
         scale: Factor on q·k.
         mask: As the module received it, or None.
         text: Where the condition's keys stand among the K.
@@ -88,7 +92,7 @@ class Attended:
 
     q: Tensor
     k: Tensor
-    v: Tensor
+    v: Tensor | None
     scale: float
     mask: Tensor | None
     text: range
@@ -164,8 +168,13 @@ class Tap:
         return note
 
 
-def put_together(site: Site, seen: Sighting) -> Attended:
+def put_together(site: Site, seen: Sighting, *, values: bool = True) -> Attended:
     """The queries, keys and values of the softmax from what was seen.
+
+    Args:
+        site: The layer.
+        seen: What went by.
+        values: Whether the values are wanted; if not, joining them is saved.
 
     Raises:
         CaptureError: A projection was not used, or a shape is not what the family has.
@@ -176,24 +185,22 @@ def put_together(site: Site, seen: Sighting) -> Attended:
             f"{site.name}: its processor {type(_processor(site.module)).__name__} did not use "
             f"{', '.join('to_' + m for m in missing)}"
         )
-    if site.join == "cross":
-        if seen.arguments.get("encoder_hidden_states") is None:
-            raise CaptureError(f"{site.name}: it was called without a condition")
-        q, k, v = (_by_head(site, seen.parts[name]) for name in ("q", "k", "v"))
-        mask = seen.arguments.get("attention_mask")
-        size = k.shape[2]
-        return Attended(q, k, v, scale_of(site, q), mask, range(size), range(size, size), q)
-    return _joint(site, seen)
+    q, k, v = (by_head(site, seen.parts[name]) for name in ("q", "k", "v"))
+    if site.join != "cross":
+        return _joint(site, seen, q, k, v if values else None)
+    if seen.arguments.get("encoder_hidden_states") is None:
+        raise CaptureError(f"{site.name}: it was called without a condition")
+    mask = seen.arguments.get("attention_mask")
+    size = k.shape[2]
+    return Attended(q, k, v, scale_of(site, q), mask, range(size), range(size, size), q)
 
 
-def _joint(site: Site, seen: Sighting) -> Attended:
-    q, k, v = (_by_head(site, seen.parts[name]) for name in ("q", "k", "v"))
-    text = {n: _by_head(site, t) for n, t in seen.parts.items() if n.startswith("text_")}
+def _joint(site: Site, seen: Sighting, q: Tensor, k: Tensor, v: Tensor | None) -> Attended:
     plain = q
-    if "text_k" in text:
-        q, k, v = (
-            _joined(site, text[f"text_{name}"], own) for name, own in (("q", q), ("k", k), ("v", v))
-        )
+    if "text_k" in seen.parts:
+        text = {n: by_head(site, t) for n, t in seen.parts.items() if n.startswith("text_")}
+        q, k = _joined(site, text["text_q"], q), _joined(site, text["text_k"], k)
+        v = None if v is None else _joined(site, text["text_v"], v)
         length = text["text_k"].shape[2]
     elif site.single is not None and seen.text_length is not None:
         length = seen.text_length
@@ -237,7 +244,7 @@ def _joined(site: Site, text: Tensor, image: Tensor) -> Tensor:
     return torch.cat(pair, dim=2)
 
 
-def _by_head(site: Site, x: Tensor) -> Tensor:
+def by_head(site: Site, x: Tensor) -> Tensor:
     """``[B, S, H·D]``, ``[B, S, H, D]`` or ``[B, H, S, D]`` → ``[B, H, S, D]``."""
     heads = site.heads
     if x.ndim == 3:
@@ -252,9 +259,10 @@ def _processor(module: Any) -> Any:
 
 
 def _list(modules: Any) -> list[nn.Module]:
+    """One projection for each IP-Adapter; SD3 has room for one."""
     if isinstance(modules, nn.ModuleList):
         return list(modules)
-    return []
+    return [modules] if isinstance(modules, nn.Module) else []
 
 
 def _hook(stack: ExitStack, module: nn.Module, note: Callable[..., None]) -> None:

@@ -1,0 +1,328 @@
+"""What happens between two denoiser calls: whose run it is, which step, which rows, which layers.
+
+A generation is never stopped by what goes wrong in here. One thing is refused by name: two threads
+that run one pipeline at the same time, whose runs would mix.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scribblediffusion.attention import schedule
+from scribblediffusion.attention.branches import Branch, Rows, rows_of_condition, rows_of_layout
+from scribblediffusion.attention.encoders import EncoderWatch
+from scribblediffusion.attention.families import Site
+from scribblediffusion.attention.frames import Picture, Wish, lay_out
+from scribblediffusion.attention.layout import KeyLayout
+from scribblediffusion.attention.recorder import record_layer
+from scribblediffusion.attention.records import CONDITION
+from scribblediffusion.attention.run import Call, Run
+from scribblediffusion.attention.taps import Sighting
+from scribblediffusion.errors import AttentionError, CaptureError
+
+_log = logging.getLogger(__name__)
+
+#: What may go wrong while looking, and must not stop the run that is looked at.
+_SURVIVABLE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    AttentionError,
+    Warning,  # where warnings are made errors
+)
+
+
+class Mixed(CaptureError):
+    """The one error that stops a denoiser call: going on would mix two runs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "two threads run one pipeline while its attention is captured: their runs would mix; "
+            "give each thread a pipeline of its own, or let one wait for the other"
+        )
+
+
+class Recording:
+    """The runs of one extractor as they happen; its methods are hooks.
+
+    Args:
+        denoiser: The model.
+        pipe: The pipeline around it, or None.
+        sites: The layers to record.
+        wish: What is to be kept.
+        branch: Which part of the guidance.
+        limit: Bytes that all runs may keep together.
+        scheduler: The scheduler of a bare denoiser, or None.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        pipe: Any,
+        sites: Sequence[Site],
+        wish: Wish,
+        branch: Branch,
+        limit: int,
+        scheduler: Any,
+    ) -> None:
+        self.denoiser, self.pipe, self.sites = denoiser, pipe, tuple(sites)
+        self.wish, self.branch = wish, branch
+        self.runs: list[Run] = []
+        self.notices: list[str] = []
+        self.watch: EncoderWatch | None = None
+        self._limit = limit
+        self._scheduler = scheduler
+        self._names = list(inspect.signature(denoiser.forward).parameters)
+        self._announced: Run | None = None
+        self._call: Call | None = None
+        self._busy: int | None = None
+        self._known_rows: tuple[Tensor, Rows] | None = None
+        self._threads: set[int] = set()
+        self._gate = threading.Lock()
+
+    @property
+    def current(self) -> Run | None:
+        """The run that goes on, unless a newer one is announced."""
+        return self.runs[-1] if self.runs and self._announced is None else None
+
+    def announce(self, run: Run) -> None:
+        """The denoiser calls that follow belong to this run."""
+        self.admit()
+        run.announced = True
+        self._announced = run
+
+    def close(self) -> None:
+        """Let go of everything that belongs to the model; no run goes on after this."""
+        self._call = self._busy = self._known_rows = self._announced = None
+        self._threads.clear()
+        self.watch = None
+        for run in self.runs:
+            run.condition = None
+            run.closed = True
+
+    # ── threads ──────────────────────────────────────────────────────────────────────────────
+
+    def admit(self) -> None:
+        """Let this thread go on if no other one is inside the pipeline (or the bare denoiser).
+
+        A run may go on in another thread, as that of a generator does; two at a time may not.
+
+        Raises:
+            Mixed: Another thread is at work.
+        """
+        me = threading.get_ident()
+        if self._threads == {me}:
+            return
+        with self._gate:
+            target = self.denoiser if self.pipe is None else self.pipe
+            if any(_is_inside(target, other) for other in self._threads - {me}):
+                raise Mixed
+            self._threads = {me}
+
+    # ── a denoiser call ──────────────────────────────────────────────────────────────────────
+
+    def begins(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Before each denoiser call."""
+        self.admit()
+        self._busy = threading.get_ident()
+        try:
+            with torch.no_grad():
+                self._call = self._new_call(dict(zip(self._names, args, strict=False)) | kwargs)
+        except Mixed:
+            self._call = self._busy = None
+            raise
+        except _SURVIVABLE as error:
+            self._call = None
+            self._lost(error)
+
+    def _lost(self, error: BaseException) -> None:
+        """A whole call could not be looked at; the run goes on."""
+        _log.warning("attention of a denoiser call was not captured: %s", error)
+        self.notices.append(f"attention of a denoiser call was not captured: {error}")
+        if self.runs:
+            for check in self.runs[-1].checks.values():
+                check.failure = check.failure or str(error)
+
+    def _new_call(self, given: dict[str, Any]) -> Call | None:
+        sample = given.get("sample", given.get("hidden_states"))
+        condition = given.get("encoder_hidden_states")
+        if not isinstance(sample, Tensor) or not isinstance(condition, Tensor):
+            raise CaptureError("the denoiser was called without sample or encoder_hidden_states")
+        scheduler = self._scheduler or getattr(self.pipe, "scheduler", None)
+        given_time = _number(given.get("timestep"))
+        run = self._run_of(scheduler, condition, given_time)
+        run.calls += 1
+        rows = self._rows(condition)
+        if not rows.numbers:
+            run.declare(self.sites)
+            return None
+        place = self._place(run, scheduler, given_time)
+        if place is None:
+            return None
+        first = run.first or place
+        step = schedule.describe(scheduler, place, first, given_time)
+        run.complete = run.complete or schedule.is_last(scheduler, place)
+        if run.frame is None:
+            run.declare(self.sites)
+            run.planned = schedule.planned(scheduler, first)
+            picture = Picture(self.pipe, self._layout(), sample, condition.shape[1], given)
+            self._lay_out(run, picture, rows)
+        total = None if run.planned is None else run.planned[-1] + 1
+        if run.frame is None or not self.wish.wants(step.index, total):
+            return None
+        return Call(step, rows.numbers, condition.shape[0], step.index in run.frame.samples)
+
+    def _lay_out(self, run: Run, picture: Picture, rows: Rows) -> None:
+        room = self._limit - sum(r.nbytes for r in self.runs)
+        frame, plan = lay_out(
+            self.denoiser, self.sites, self.wish, picture, rows, run.planned, room
+        )
+        run.lay_out(frame, plan)
+        _log.info("attention of %d calls will take %d bytes", plan.calls, plan.forecast())
+        for sentence in plan.thinned:
+            _log.warning("to stay within the memory limit, %s", sentence)
+
+    def _run_of(self, scheduler: Any, condition: Tensor, given: float | None) -> Run:
+        """The run that goes on, or a new one: announced, or with other timesteps than before."""
+        me = threading.get_ident()
+        timesteps = getattr(scheduler, "timesteps", None)
+        run = self.runs[-1] if self.runs else None
+        if self._announced is not None:
+            self._refuse_earlier(condition, me)
+            run, self._announced = self._announced, None
+            run.timesteps = timesteps
+            self._start(run)
+        elif run is None or run.closed or self._is_another(run, scheduler, timesteps, given):
+            run = Run(timesteps, me)
+            self._start(run)
+        elif run.condition is not condition:
+            self._refuse_earlier(condition, me)
+        run.threads.add(me)
+        run.condition = condition
+        if self.watch is not None:
+            self.watch.run_begins()
+        return run
+
+    def _start(self, run: Run) -> None:
+        self.runs.append(run)
+        self._known_rows = None
+
+    def _refuse_earlier(self, condition: Tensor, me: int) -> None:
+        """A condition of an earlier run, brought by another thread or by a run that was announced
+        once and makes its own, means that two runs take turns.
+        """
+        run = self.runs[-1] if self.runs else None
+        earlier = [r for r in (self.runs if self._announced else self.runs[:-1]) if not r.closed]
+        for other in earlier:
+            foreign = run is None or me not in run.threads
+            if other.condition is condition and (foreign or other.announced):
+                raise Mixed
+
+    def _is_another(self, run: Run, scheduler: Any, timesteps: Any, given: float | None) -> bool:
+        """Whether a call cannot belong to this run: other timesteps, or noisier than before."""
+        if run.timesteps is not timesteps:
+            return True
+        if run.last is None:
+            return False
+        if timesteps is None:  # no schedule: noise went down, and now it goes up
+            return run.fell and given is not None and given > (run.last_given or 0.0)
+        order = schedule.position(scheduler, 0).order
+        return order is not None and run.last.order is not None and order < run.last.order
+
+    def _rows(self, condition: Tensor) -> Rows:
+        """The wanted rows; told once for each condition tensor, which pipelines make once a run."""
+        if self._known_rows is None or self._known_rows[0] is not condition:
+            layout = self._layout()
+            if layout is not None:
+                rows = rows_of_layout(layout, condition.shape[0], self.branch)
+            else:
+                rows = rows_of_condition(self.pipe, self.watch, condition, self.branch)
+            self._known_rows = (condition, rows)
+        return self._known_rows[1]
+
+    def _layout(self) -> KeyLayout | None:
+        give = getattr(self.pipe, "key_layout", None)
+        layout = give() if callable(give) else None
+        return layout if isinstance(layout, KeyLayout) else None
+
+    def _place(self, run: Run, scheduler: Any, given: float | None) -> schedule.Position | None:
+        """Where this call stands; None for a further call of the same step and branch, which
+        guidance by perturbation makes and which is no step of its own.
+        """
+        if run.first is None:
+            count = getattr(self.pipe, "_num_timesteps", None)
+            run.offset = schedule.offset(scheduler, given, count)
+        place = schedule.position(scheduler, run.counted, run.offset)
+        if run.last is not None and scheduler is not None:
+            by_value = given is not None and given == run.last_given
+            if place.order == run.last.order if place.order is not None else by_value:
+                return None
+        run.fell = run.fell or (None not in (given, run.last_given) and given < run.last_given)  # type: ignore[operator]
+        run.first = run.first or place
+        run.last, run.last_given = place, given
+        run.counted += 1
+        return place
+
+    def ends(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        """After each denoiser call, also one that failed (then it has no output)."""
+        if self._busy != threading.get_ident():
+            return  # a call that was refused
+        self._busy = None
+        call, self._call = self._call, None
+        if call is None or output is None or not self.runs:
+            return
+        run = self.runs[-1]
+        others = sum(r.nbytes for r in self.runs if r is not run)
+        try:
+            run.finish(call, self._limit - others)
+        except _SURVIVABLE as error:
+            self._lost(error)
+        if run.recorded == 1:
+            silent = [name for name, check in run.checks.items() if not check.produced]
+            if silent:
+                _log.warning("no attention from %s", ", ".join(silent))
+
+    def seen(self, site: Site, sighting: Sighting, output: Any) -> None:
+        """After each forward of a hooked layer."""
+        call = self._call
+        if call is None or not self.runs or self._busy != threading.get_ident():
+            return
+        run = self.runs[-1]
+        try:
+            kind = sighting.hidden.device.type
+            with torch.no_grad(), torch.autocast(kind, enabled=False):
+                record_layer(run, call, site, sighting, output)
+        except _SURVIVABLE as error:
+            run.checks[site.name].failure = str(error)
+            call.records.pop((site.name, CONDITION), None)
+            _log.debug("layer %s was not captured", site.name, exc_info=True)
+
+
+def _is_inside(target: Any, thread: int) -> bool:
+    """Whether a thread is executing a method of this object at the moment; frames are read only."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",) and frame.f_locals.get("self") is target:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _number(timestep: Any) -> float | None:
+    if timestep is None:
+        return None
+    if isinstance(timestep, Tensor):
+        return float(timestep.flatten()[0])
+    return float(timestep)
