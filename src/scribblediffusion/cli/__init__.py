@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import typer
 
+from scribblediffusion.cli import app as studio
 from scribblediffusion.cli import capture, compare, draw, evaluate, explain, gallery, train
 from scribblediffusion.errors import (
     InputError,
@@ -36,6 +37,7 @@ app.command()(explain.explain)
 app.command()(compare.compare)
 app.command()(capture.capture)
 app.add_typer(gallery.app, name="gallery")
+app.command()(studio.app)
 app.command()(evaluate.evaluate)
 app.add_typer(train.app, name="train")
 

@@ -1,0 +1,207 @@
+"""The drawing board: Gradio's image editor with limits that hold before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from scribblediffusion.errors import SketchError
+from scribblediffusion.sketch import Sketch
+from scribblediffusion.web.limits import Limits
+
+#: Side of the drawing board in pixels: twice that of a prepared sketch.
+SIDE = 512
+
+
+def blank() -> dict[str, Any]:
+    """A white sheet. With it the brush is chosen at once, and the first stroke draws."""
+    sheet = Image.new("RGB", (SIDE, SIDE), "white")
+    return {"background": sheet, "layers": [], "composite": sheet}
+
+
+def sheet_of(sketch: Image.Image) -> dict[str, Any]:
+    """A drawing as the board's value."""
+    image = sketch.convert("RGB")
+    factor = SIDE / max(image.size)
+    size = (round(image.width * factor), round(image.height * factor))
+    sheet = Image.new("RGB", (SIDE, SIDE), "white")
+    place = ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
+    sheet.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+    return {"background": sheet, "layers": [], "composite": sheet}
+
+
+class Canvas(gr.ImageEditor):
+    """An image editor that refuses too many layers, too many pixels, and addresses.
+
+    Args:
+        limits: what is refused.
+        **kwargs: as `gr.ImageEditor` takes them.
+    """
+
+    is_template = True  # the page shows it as the editor that it is
+
+    def __init__(self, limits: Limits | None = None, **kwargs: Any) -> None:
+        self._limits = limits or Limits()
+        super().__init__(type="pil", image_mode="RGBA", format="png", **kwargs)
+
+    def get_config(self, cls: Any = None) -> dict[str, Any]:
+        """What the page needs to know: that of the editor."""
+        return super().get_config(gr.ImageEditor if cls is None else cls)
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        """A file that was uploaded here; the server fetches nothing for anybody."""
+        if "://" in str(url_or_file_path):
+            raise gr.Error(
+                "A drawing is uploaded, not named by its address.", print_exception=False
+            )
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+    def accept_blobs(self, data: Any) -> None:
+        """A picture from the page, kept until the event that uses it; the oldest are let go."""
+        index = data.data.get("index")
+        if index not in (None, "", "null") and int(index) >= self._limits.layers:
+            raise gr.Error(_too_many(self._limits), print_exception=False)
+        while len(self.blob_storage) >= self._limits.stored:
+            self.blob_storage.pop(next(iter(self.blob_storage)))
+        super().accept_blobs(data)
+
+    accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
+
+    def preprocess(self, payload: Any) -> dict[str, Any] | None:
+        """The parts as images, after their number and sizes were looked at.
+
+        What is refused comes as a value with ``refused``, a sentence, and no pictures.
+        """
+        held = payload
+        if payload is not None and payload.id is not None:
+            held = self.blob_storage.get(payload.id)
+        reason = "" if held is None else _why_refused(held, self._limits)
+        if not reason:
+            try:
+                return super().preprocess(payload)  # type: ignore[return-value]
+            except (OSError, SyntaxError, ValueError, EOFError):
+                reason = "That picture is damaged: it cannot be read to its end."
+        if payload.id is not None:
+            self.blob_storage.pop(payload.id, None)
+        return {"background": None, "layers": [], "composite": None, "refused": reason}
+
+
+def _too_many(limits: Limits) -> str:
+    return f"At most {limits.layers} layers are read; merge some of them."
+
+
+def _why_refused(held: Any, limits: Limits) -> str:
+    """Why these parts are not read, in a sentence; empty if they are fine."""
+    layers = [layer for layer in held.layers or [] if layer is not None]
+    if len(layers) > limits.layers:
+        return _too_many(limits)
+    found = (_look_at(part, limits) for part in (held.background, held.composite, *layers))
+    return next((reason for reason in found if reason), "")
+
+
+def _look_at(part: Any, limits: Limits) -> str:
+    """Why one picture is not read: judged from its size and its header alone."""
+    if part is None:
+        return ""
+    raw = isinstance(part, bytes | bytearray)
+    source = io.BytesIO(part) if raw else Path(part.path)
+    size = len(part) if raw else size_of(source)
+    if size > limits.upload:
+        most = limits.upload / 1e6
+        return f"The picture has {size / 1e6:.0f} MB; at most {most:.0f} MB are read."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        pixels = limits.pixels + 1
+    except (OSError, SyntaxError, ValueError):
+        return "That file is no picture that can be read; give a PNG, JPEG or WebP."
+    if pixels > limits.pixels:
+        most = limits.pixels / 1e6
+        return f"The picture is too large: at most {most:.0f} megapixels are read."
+    return ""
+
+
+def size_of(path: Any) -> int:
+    """Bytes of a file; 0 for one that is not there."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def drawing_of(value: Mapping[str, Any] | None) -> Image.Image | None:
+    """What is drawn, on white; None for nothing at all.
+
+    Args:
+        value: ``{background, layers, composite}`` of PIL images. The composite is what the page
+            shows; where it is None (nothing touched, or a program that gives layers alone) the
+            layers are put on the background.
+    """
+    if not value:
+        return None
+    parts = [value.get("composite")]
+    if parts[0] is None:
+        parts = [value.get("background"), *(value.get("layers") or [])]
+    images = [part.convert("RGBA") for part in parts if part is not None]
+    if not images:
+        return None
+    sheet = Image.new("RGBA", images[0].size, "white")
+    for image in images:
+        same = image if image.size == sheet.size else image.resize(sheet.size)
+        sheet.alpha_composite(same)
+    return sheet.convert("RGB")
+
+
+def painted_in(value: Mapping[str, Any] | None) -> np.ndarray | None:
+    """Where something was painted on the layers, uint8 `[H, W]` (255 there); None for nowhere."""
+    layers = [layer for layer in (value or {}).get("layers") or [] if layer is not None]
+    if not layers:
+        return None
+    inside = np.zeros(layers[0].size[::-1], bool)
+    for layer in layers:
+        same = layer if layer.size == layers[0].size else layer.resize(layers[0].size)
+        inside |= np.asarray(same.convert("RGBA"))[..., 3] > 127
+    return inside.astype(np.uint8) * 255 if inside.any() else None
+
+
+def sketch_of(
+    value: Mapping[str, Any] | None, mask: Mapping[str, Any] | None = None
+) -> Sketch | None:
+    """The cleaned sketch of a board; None where nothing is drawn.
+
+    Args:
+        value: the board.
+        mask: a second board on which the part that counts was painted; None for everywhere.
+
+    Raises:
+        SketchError: the mask leaves nothing of the drawing.
+    """
+    drawing = drawing_of(value)
+    if drawing is None:
+        return None
+    sketch = Sketch.from_image(drawing)
+    if sketch.is_blank:
+        return None
+    inside = painted_in(mask)
+    if inside is None:
+        return sketch
+    masked = sketch.masked(_like(inside, drawing.size))
+    if masked.is_blank:
+        raise SketchError(
+            "the painted part holds no line of the drawing; paint over the lines that are to count"
+        )
+    return masked
+
+
+def _like(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)

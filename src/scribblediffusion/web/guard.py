@@ -1,0 +1,144 @@
+"""What every request passes first: sizes, addresses, closed doors, a visitor's cookie.
+
+Pure ASGI, so that streams stay streams.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from scribblediffusion.web.limits import Limits
+from scribblediffusion.web.visitors import COOKIE, new_token, token_in
+
+#: Doors of Gradio that this page has no use for.
+CLOSED = tuple(
+    f"/gradio_api/{name}"
+    for name in ("proxy=", "vibe", "undo-vibe", "dev/", "runs", "run-history", "profiling",
+                 "process_recording", "custom_component", "stream/", "mcp", "monitoring")
+)  # fmt: skip
+_FILES = ("/gradio_api/upload", "/gradio_api/component_server")
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"permissions-policy", b"geolocation=(), microphone=(), camera=(self)"),
+]
+
+
+class Guard:
+    """The middleware.
+
+    Args:
+        app: what comes behind it.
+        limits: largest request bodies.
+        hosts: names by which the server may be asked; empty for any.
+    """
+
+    def __init__(self, app: Any, limits: Limits, hosts: Sequence[str] = ()) -> None:
+        self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """One request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {k.lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await _answer(send, *refused)
+            return
+        fresh = _with_visitor(scope, headers)
+        body = _Body(receive, self._most(scope["path"]))
+        await self._app(scope, body.receive, _sending(send, fresh, body))
+
+    def _refusal(self, scope: dict[str, Any], headers: dict[bytes, str]) -> tuple[int, str] | None:
+        path, host = scope["path"], _name(headers.get(b"host", ""))
+        if self._hosts and host not in self._hosts:
+            return 421, "This studio answers under its own address alone."
+        origin = headers.get(b"origin")
+        own = headers.get(b"host", "")
+        if origin not in (None, "null") and urlsplit(origin).netloc != own:
+            return 403, "Requests from other sites are not answered."
+        if path.startswith(CLOSED):
+            return 404, "There is nothing here."
+        length = headers.get(b"content-length", "0")
+        if not length.isdigit() or int(length) > self._most(path):
+            return 413, f"At most {self._most(path) / 1e6:.0f} MB are read here."
+        return None
+
+    def _most(self, path: str) -> int:
+        return self._limits.upload + 100_000 if path.startswith(_FILES) else self._limits.body
+
+
+class _Body:
+    """Counts what is received, whatever was announced."""
+
+    def __init__(self, receive: Any, most: int) -> None:
+        self._receive, self._left = receive, most
+        self.over = False
+
+    async def receive(self) -> dict[str, Any]:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                self.over = True
+                return {"type": "http.disconnect"}
+        return message
+
+
+def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str]) -> str | None:
+    """Gives a request without a visitor's cookie one; returns it, to be sent back."""
+    if token_in(headers.get(b"cookie", "")) is not None:
+        return None
+    token = new_token()
+    others = [h for h in scope["headers"] if h[0].lower() != b"cookie"]
+    kept = [p for p in headers.get(b"cookie", "").split(";") if not p.strip().startswith(COOKIE)]
+    cookie = "; ".join([*(p.strip() for p in kept if p.strip()), f"{COOKIE}={token}"])
+    scope["headers"] = [*others, (b"cookie", cookie.encode("latin-1"))]
+    return token
+
+
+def _sending(send: Any, fresh: str | None, body: _Body) -> Any:
+    """Adds headers on the way out."""
+
+    async def wrapped(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            drop = (b"access-control-", b"server")
+            headers = [h for h in message["headers"] if not h[0].lower().startswith(drop)]
+            headers += _HEADERS
+            if fresh is not None:
+                headers.append((b"set-cookie", _cookie(fresh)))
+            status = 413 if body.over else message["status"]
+            message = {**message, "headers": headers, "status": status}
+        await send(message)
+
+    return wrapped
+
+
+def _cookie(token: str) -> bytes:
+    return f"{COOKIE}={token}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax".encode()
+
+
+def _name(host: str) -> str:
+    """The host's name without the port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+
+
+async def _answer(send: Any, status: int, sentence: str) -> None:
+    body = json.dumps({"detail": sentence}).encode()
+    kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*kind, *_HEADERS]})
+    await send({"type": "http.response.body", "body": body})

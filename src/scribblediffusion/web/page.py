@@ -1,0 +1,272 @@
+"""The page: drawing board and picture first, everything else around them.
+
+`build` gives the Gradio blocks; what happens is in `handlers`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE
+from scribblediffusion.web import parts
+from scribblediffusion.web.canvas import SIDE, Canvas, blank
+from scribblediffusion.web.comparison import comparison
+from scribblediffusion.web.explorer import explorer
+from scribblediffusion.web.handlers import Handlers
+from scribblediffusion.web.studio import Studio, starters
+
+TITLE = "ScribbleDiffusion"
+FOLDER = Path(__file__).with_suffix("")
+STEPS = 20
+BOARD, MASK_COLOUR = "studio-board", "#2f7fd0"
+_ACCENT = colors.Color(
+    name="studio", c50="#eef5fa", c100="#d6e7f3", c200="#aacfe8", c300="#7ab4db", c400="#68b2e8",
+    c500="#1f78b0", c600="#005f96", c700="#00507f", c800="#064166", c900="#0a3350", c950="#072338",
+)  # fmt: skip
+#: No font is fetched: what the reader's own system has.
+_FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+#: Listening costs one slot of Gradio's queue for each visitor; the worker has the real queue.
+_LISTENERS = 32
+
+
+def theme() -> gr.themes.Base:
+    """One accent colour on quiet grey; no shadows; the system's own fonts."""
+    made = gr.themes.Base(
+        primary_hue=_ACCENT,
+        secondary_hue=_ACCENT,
+        neutral_hue=colors.zinc,
+        radius_size=sizes.radius_md,
+        font=_FONT,
+        font_mono=_MONO,
+    )
+    return made.set(
+        body_background_fill="#fbfbfa",
+        body_background_fill_dark="#15161a",
+        body_text_color="#1c1c20",
+        body_text_color_dark="#ececea",
+        background_fill_primary="#ffffff",
+        background_fill_primary_dark="#1c1d22",
+        background_fill_secondary="#f3f3f1",
+        background_fill_secondary_dark="#24262c",
+        border_color_primary="#dfdfdb",
+        border_color_primary_dark="#34363e",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_border_width_dark="0px",
+        block_shadow="none",
+        block_padding="0px",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#1c1d22",
+        input_border_color="#d2d2ce",
+        input_border_color_dark="#3c3f48",
+        input_border_color_focus="*primary_600",
+        input_border_color_focus_dark="*primary_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_400",
+        button_primary_background_fill_hover_dark="*primary_300",
+        button_primary_text_color="#ffffff",
+        button_primary_text_color_dark="#10202c",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_400",
+    )
+
+
+def css() -> str:
+    """The page's style."""
+    return (FOLDER / "page.css").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """The page's script: keys of the drawing board, theme switch."""
+    return (FOLDER / "page.js").read_text(encoding="utf-8")
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page of a studio."""
+    does = Handlers(studio)
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(600, studio.limits.keep_seconds),
+    ) as page:
+        gr.HTML(_text("header.html"), elem_id="studio-header", js_on_load=None)
+        with gr.Tabs(elem_id="studio-tabs") as tabs:
+            with gr.Tab("Draw", id="draw"), gr.Row(elem_id="studio-main"):
+                with gr.Column(scale=5, min_width=300, elem_id="studio-left"):
+                    made = _left(studio)
+                with gr.Column(scale=7, min_width=300, elem_id="studio-right"):
+                    made |= _right(does)
+            with gr.Tab("Gallery", id="gallery") as tab:
+                made["shelf"] = parts.shelf(elem_id="studio-shelf")
+        made["tabs"] = tabs
+        link = gr.Textbox(visible=False)
+        does.parts = made
+        _wire(does, page, link, tab)
+        _programs(does)
+    page.queue(max_size=4 * _LISTENERS, default_concurrency_limit=_LISTENERS)
+    return page
+
+
+def _left(studio: Studio) -> dict[str, Any]:
+    """Drawing board, prompt, buttons, settings."""
+    limits = studio.limits
+    made: dict[str, Any] = {}
+    made["board"] = _board(studio, "Drawing board", BOARD, "#000000")
+    made["starters"] = parts.starter_strip(starters(), elem_id="studio-starters")
+    made["prompt"] = gr.Textbox(
+        label="Prompt",
+        placeholder="What is it? For instance: a red mushroom on a green background",
+        max_length=limits.prompt,
+        lines=2,
+        max_lines=4,
+        elem_id="studio-prompt",
+    )
+    with gr.Row(elem_id="studio-buttons"):
+        made["go"] = gr.Button("Generate", variant="primary", size="lg", elem_id="studio-go")
+        made["halt"] = gr.Button(
+            "Stop", variant="stop", size="lg", visible=False, elem_id="studio-stop"
+        )
+    with gr.Row(elem_id="studio-seeds"):
+        made["seed"] = gr.Number(
+            label="Seed", precision=0, minimum=0, value=None, placeholder="new each time",
+            elem_id="studio-seed",
+        )  # fmt: skip
+        made["use_seed"] = gr.Button(
+            "Use last seed", size="sm", interactive=False, elem_id="studio-use-seed"
+        )
+    with gr.Accordion("Settings", open=False, elem_id="studio-settings"):
+        made["steps"] = gr.Slider(1, limits.steps, STEPS, step=1, label="Steps")
+        made["guidance"] = gr.Slider(
+            0, limits.guidance, GUIDANCE, step=0.1, label="How much the words count"
+        )
+        made["sketch_guidance"] = gr.Slider(
+            0, limits.guidance, SKETCH_GUIDANCE, step=0.1, label="How much the sketch counts",
+            info="1 is fastest.",
+        )  # fmt: skip
+        made["model"] = gr.Dropdown(
+            list(studio.models), value=next(iter(studio.models)), label="Model",
+            interactive=len(studio.models) > 1,
+        )  # fmt: skip
+        made["each_head"] = gr.Checkbox(
+            label="Keep each attention head apart (eight times as large)", value=False
+        )
+        made["masked"] = gr.Checkbox(label="Only a part of the drawing counts", value=False)
+        made["mask"] = _board(studio, "Paint over the part that counts", "studio-mask", MASK_COLOUR)
+    made["last_seed"] = gr.State(None)
+    return made
+
+
+def _board(studio: Studio, label: str, name: str, colour: str) -> Canvas:
+    mask = name != BOARD
+    return Canvas(
+        studio.limits,
+        value=blank(),
+        label=label,
+        show_label=mask,
+        elem_id=name,
+        visible=not mask,
+        sources=() if mask else ("upload", "webcam", "clipboard"),
+        brush=gr.Brush(
+            default_size=40 if mask else 8, colors=[colour], default_color=colour,
+            color_mode="fixed",
+        ),
+        eraser=gr.Eraser(default_size=24),
+        layers=False,
+        transforms=(),
+        buttons=[],
+        canvas_size=(SIDE, SIDE),
+        fixed_canvas=True,
+    )  # fmt: skip
+
+
+def _right(does: Handlers) -> dict[str, Any]:
+    """How it goes, the explorer, the comparison, the files."""
+    made: dict[str, Any] = {}
+    made["status"] = parts.status(elem_id="studio-status")
+    made["explorer"] = explorer(maps=does.studio.maps, elem_id="studio-explorer")
+    with gr.Column(visible=False, elem_id="studio-compare") as made["comparison_part"]:
+        gr.HTML("<h2>Compared</h2>", js_on_load=None)
+        made["comparison"] = comparison(elem_id="studio-comparison")
+        made["other"] = gr.Button("Explore the new one", size="sm", elem_id="studio-other")
+    with gr.Column(visible=False, elem_id="studio-outputs") as made["outputs_part"]:
+        gr.HTML("<h2>To keep</h2>", js_on_load=None)
+        with gr.Row():
+            made["picture"] = _file("Picture", "studio-picture", format="png")
+            made["gif"] = _file("Evolution", "studio-gif")
+        made["analysis"] = _file("Analysis", "studio-analysis", format="png")
+        with gr.Accordion("Gallery entry", open=False):
+            made["entry"] = gr.JSON(label="Gallery entry", show_label=False, elem_id="studio-entry")
+    made["run_id"] = gr.Textbox(visible=False)
+    made["other_id"] = gr.Textbox(visible=False)
+    return made
+
+
+def _file(label: str, name: str, **kwargs: Any) -> gr.Image:
+    return gr.Image(
+        label=label, elem_id=name, interactive=False, buttons=["download", "fullscreen"], **kwargs
+    )
+
+
+def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> None:
+    """Which event calls which handler."""
+    made = does.parts
+    shown = {part for part in made.values() if part is not made["starters"]}
+    # Gradio would fade and count on what waits; the status line says more.
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    order = ("board", "masked", "mask", "prompt", "steps", "guidance", "sketch_guidance", "seed")
+    inputs = [made[name] for name in (*order, "model", "each_head")]
+    live = {"concurrency_limit": _LISTENERS, **quiet}
+    address = (
+        "(run) => { if (run) history.replaceState(null, '', '?run=' + encodeURIComponent(run)) }"
+    )
+
+    made["go"].click(does.generate, inputs, shown, **live)
+    made["prompt"].submit(does.generate, inputs, shown, **live)
+    made["halt"].click(does.stop, queue=False, **quiet)
+    made["explorer"].without(does.without, None, shown, **live)
+    made["other"].click(does.explore, [made["other_id"]], shown, **live)
+    made["run_id"].change(None, [made["run_id"]], None, js=address, **quiet)
+    made["use_seed"].click(lambda seed: seed, made["last_seed"], made["seed"], **quiet)
+    made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **quiet)
+    made["masked"].change(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
+
+    shelf = made["shelf"]
+    tab.select(does.show_shelf, [shelf], [shelf], **quiet)
+    shelf.turn(does.turn, None, [shelf], **quiet)
+    shelf.remove(does.remove, [shelf], [shelf], **quiet)
+    shelf.restore(does.restore, [shelf], [shelf], **quiet)
+    shelf.open(does.open_run, None, shown, **live)
+    shelf.compare(does.compare, [made["run_id"]], shown, **live)
+    asked = "() => [new URLSearchParams(location.search).get('run') || '']"
+    page.load(does.visit, [link], shown, js=asked, **live)
+
+
+def _programs(does: Handlers) -> None:
+    """The API `/generate_image`, as programs call it: five values in, four outputs back."""
+    made = does.parts
+    guidance = gr.Number(value=GUIDANCE, label="guidance_scale", visible=False)
+    steps = gr.Number(value=STEPS, label="num_inference_steps", precision=0, visible=False)
+    seed = gr.Number(value=-1, label="seed", precision=0, visible=False)
+    button = gr.Button(visible=False)
+    button.click(
+        does.generate_image,
+        [made["board"], made["prompt"], steps, guidance, seed],
+        [made["picture"], made["gif"], made["analysis"], made["entry"]],
+        api_name="generate_image",
+        concurrency_limit=_LISTENERS,
+        show_progress="hidden",
+    )
+
+
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,170 @@
+"""The server: the page in FastAPI, the files of one's own runs, and what keeps strangers in bounds.
+
+app = build(Options())          # a FastAPI application
+serve(Options(port=7860))       # runs it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scribblediffusion.errors import InputError
+from scribblediffusion.web.limits import Limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_log = logging.getLogger(__name__)
+#: Names under which this machine alone is reached.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the studio is served.
+
+    Attributes:
+        host: the address that is listened at; loopback unless told otherwise.
+        port: the port.
+        gallery: the gallery's folder; None for its default place.
+        models: name → folder or hub id that visitors may choose, None for the shipped model.
+        auth: (name, password) pairs; empty for none.
+        limits: what may be asked for.
+        load: makes a pipeline of a folder or hub id; for tests.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    gallery: Path | None = None
+    models: Mapping[str, str | None] | None = None
+    auth: tuple[tuple[str, str], ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    load: Any = None
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine alone can reach it, and nobody logs in."""
+        return self.host in LOOPBACK and not self.auth
+
+
+def build(options: Options) -> FastAPI:
+    """The application: page, API, and files of runs."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    temporary = Path(tempfile.mkdtemp(prefix="scribble-app-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(temporary)
+
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from scribblediffusion.web import page
+    from scribblediffusion.web.files import routes
+    from scribblediffusion.web.guard import Guard
+    from scribblediffusion.web.studio import Studio
+
+    studio = Studio(
+        options.gallery,
+        models=options.models,
+        limits=options.limits,
+        local=options.local,
+        load=options.load,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep(temporary, options.limits.keep_seconds))
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            studio.close()
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    app = FastAPI(title=page.TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.studio = studio
+    app.include_router(routes(studio, app))
+    gr.mount_gradio_app(
+        app,
+        page.build(studio),
+        path="/",
+        server_name=options.host,
+        server_port=options.port,
+        auth=list(options.auth) or None,
+        allowed_paths=[],
+        max_file_size=options.limits.upload,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        theme=page.theme(),
+        css=page.css(),
+        js=page.script(),
+    )
+    app.add_middleware(
+        Guard, limits=options.limits, hosts=LOOPBACK if options.host in LOOPBACK else ()
+    )
+    return app
+
+
+def serve(options: Options) -> None:
+    """Run the server until it is interrupted.
+
+    Raises:
+        InputError: the port is taken, or may not be used.
+    """
+    import uvicorn
+
+    _refuse_taken(options)
+    config = uvicorn.Config(
+        build(options), options.host, options.port, log_level="warning", access_log=False,
+        timeout_graceful_shutdown=3, limit_concurrency=400, server_header=False,
+    )  # fmt: skip
+    uvicorn.Server(config).run()
+
+
+def _refuse_taken(options: Options) -> None:
+    import socket
+
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"cannot listen at {options.host}, port {options.port}: {error}; "
+                "try another with --port"
+            ) from None
+
+
+async def _sweep(folder: Path, seconds: float) -> None:
+    """Removes temporary files that are older than that, again and again."""
+    while True:
+        await asyncio.to_thread(swept, folder, seconds)
+        await asyncio.sleep(min(600.0, seconds))
+
+
+def swept(folder: Path, seconds: float) -> int:
+    """Removes files older than so many seconds, and empty folders; returns how many files."""
+    gone, oldest = 0, time.time() - seconds
+    for path in sorted(folder.rglob("*"), reverse=True):
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            elif path.stat().st_mtime < oldest:
+                path.unlink()
+                gone += 1
+    return gone

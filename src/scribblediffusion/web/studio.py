@@ -1,0 +1,282 @@
+"""The studio behind the page: gallery, visitors, the worker with the model, and what is drawn.
+
+Nothing here knows Gradio: the page and the API call these few methods.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scribblediffusion.errors import GalleryError, InputError
+from scribblediffusion.gallery import Gallery, Run
+from scribblediffusion.sketch import Region, Sketch
+from scribblediffusion.visualizer import AttentionVisualizer
+from scribblediffusion.web import payload
+from scribblediffusion.web.limits import Limits, Order, checked
+from scribblediffusion.web.painter import Painted, Painter
+from scribblediffusion.web.visitors import Visitors
+from scribblediffusion.web.worker import Job, Worker
+
+if TYPE_CHECKING:
+    from scribblediffusion.attention.trace import AttentionTrace
+
+#: The name under which the shipped model is offered.
+SHIPPED = "shipped model"
+GIF, ANALYSIS = "evolution.gif", "analysis.png"
+_TRACES = 4
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A drawing to begin with, and a prompt that suits it."""
+
+    file: Path
+    prompt: str
+
+
+def starters() -> tuple[Starter, ...]:
+    """The sketches that come with the package (`examples/sketches` in the repository)."""
+    here = Path(__file__).parent
+    places = (here / "sketches", here.parents[2] / "examples" / "sketches")
+    folder = next((place for place in places if (place / "prompts.json").is_file()), None)
+    if folder is None:
+        return ()
+    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    return tuple(Starter(folder / name, prompt) for name, prompt in prompts.items())
+
+
+class Studio:
+    """One gallery, one worker, many visitors.
+
+    Args:
+        root: the gallery's folder; None for its default place.
+        models: name → folder or hub id (None: the shipped model), the first one is chosen.
+        limits: what may be asked for.
+        local: whether the server answers this machine alone.
+        load: makes a pipeline of a folder or hub id.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        models: Mapping[str, str | None] | None = None,
+        limits: Limits | None = None,
+        local: bool = True,
+        load: Any = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.models = dict(models or {SHIPPED: None})
+        self.gallery = Gallery(root)
+        self.visitors = Visitors(self.gallery, local=local)
+        self.worker = Worker(
+            Painter(self.models, self.gallery, load),
+            most=self.limits.waiting,
+            mine=self.limits.mine,
+        )
+        self.packing = ThreadPoolExecutor(2, "scribble-pack")
+        self.drawing = ThreadPoolExecutor(1, "scribble-draw")
+        self._visualizer = AttentionVisualizer(self.gallery.root, ground="light")
+        self._traces: OrderedDict[str, AttentionTrace] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Stop the worker and what draws."""
+        self.worker.close()
+        self.packing.shutdown(wait=False, cancel_futures=True)
+        self.drawing.shutdown(wait=False, cancel_futures=True)
+
+    # ── runs ─────────────────────────────────────────────────────────────────────────────────
+
+    def submit(self, visitor: str, order: Order) -> Job:
+        """Queue a run.
+
+        Raises:
+            InputError: the order is out of the limits.
+            Busy: there is no room.
+        """
+        if order.model not in self.models:
+            order = dataclasses.replace(order, model=self._known(order.model))
+        return self.worker.submit(visitor, checked(order, self.limits))
+
+    def _known(self, model: str) -> str:
+        if model:
+            offered = ", ".join(self.models)
+            raise InputError(f"the model {model[:60]!r} is not offered here; there is: {offered}")
+        return next(iter(self.models))
+
+    def without(self, visitor: str, run_id: str, what: Mapping[str, Any]) -> Order:
+        """The order of a run once more, at the same seed, without one word or one stroke.
+
+        Args:
+            visitor: who asks.
+            run_id: the run.
+            what: ``{"word": i}``, a position in the trace's words, or
+                ``{"region": [level, row, column]}``.
+
+        Raises:
+            GalleryError: no such run.
+            InputError: it has no seed, or there is no such word or stroke.
+        """
+        run = self.visitors.seen(visitor, run_id)
+        order = self.order_of(run)
+        if "word" in what:
+            prompt, word = _without_word(self.trace(run), what["word"])
+            note = {"without": f"the word “{word}”", "from": run.id}
+            return dataclasses.replace(order, prompt=prompt, note=note)
+        sketch, place = _without_region(order.sketch, what.get("region"))
+        note = {"without": f"the stroke {place}", "from": run.id}
+        return dataclasses.replace(order, sketch=sketch, note=note)
+
+    def order_of(self, run: Run) -> Order:
+        """What it takes to make a run again.
+
+        Raises:
+            InputError: it was made without a seed, or with a model that is not offered.
+        """
+        settings = run.record.get("settings") or {}
+        if run.seed is None:
+            raise InputError("this run was made without a seed: it cannot be made again")
+        source = settings.get("model")
+        named = [name for name, there in self.models.items() if there == source]
+        if not named:
+            raise InputError("this run was made with a model that is not offered here")
+        return Order(
+            prompt=run.prompt,
+            sketch=run.sketch(),
+            steps=int(settings.get("num_inference_steps", 20)),
+            guidance=float(settings.get("guidance_scale", 3.0)),
+            sketch_guidance=float(settings.get("sketch_guidance_scale", 1.5)),
+            seed=run.seed,
+            model=named[0],
+        )
+
+    # ── what is shown ────────────────────────────────────────────────────────────────────────
+
+    def keep(self, painted: Painted) -> None:
+        """Remember a fresh trace, so that it need not be read again."""
+        self._remember(painted.run.id, painted.trace)
+
+    def trace(self, run: Run) -> AttentionTrace:
+        """A run's attention, from memory if it was used lately.
+
+        Raises:
+            GalleryError: the run has none, or it is damaged.
+        """
+        with self._lock:
+            found = self._traces.get(run.id)
+            if found is not None:
+                self._traces.move_to_end(run.id)
+                return found
+        trace = run.open()
+        self._remember(run.id, trace)
+        return trace
+
+    def _remember(self, run_id: str, trace: AttentionTrace) -> None:
+        with self._lock:
+            self._traces[run_id] = trace
+            while len(self._traces) > _TRACES:
+                self._traces.popitem(last=False)
+
+    def packed(self, run: Run) -> dict[str, Any]:
+        """The explorer's value of a run."""
+        return payload.pack(self.trace(run), run=run.id)
+
+    def maps(self, run_id: str, layer: str | None, head: int | None) -> dict[str, Any]:
+        """Maps of one layer and head; whoever knows a run's id may ask."""
+        run = self.gallery.get(_whole_id(run_id))
+        return payload.pack_maps(self.trace(run), layer, head)
+
+    def views(self, run: Run) -> tuple[Path, Path]:
+        """Evolution (GIF) and analysis (PNG) of a run, drawn once and kept with it.
+
+        Raises:
+            ScribbleError: there is nothing to draw, or no room to keep it.
+        """
+        kept = [run.folder / "views" / name for name in (GIF, ANALYSIS)]
+        if not all(path.is_file() for path in kept):
+            trace, sketch = self.trace(run), run.sketch()
+            with tempfile.TemporaryDirectory(prefix="scribble-views-") as place:
+                folder = Path(place)
+                gif = self._visualizer.create_evolution_gif(trace, "", sketch, folder)
+                png = self._visualizer.create_comprehensive_analysis(trace, "", sketch, folder)
+                kept = [
+                    self.gallery.attach(run.id, gif, GIF),
+                    self.gallery.attach(run.id, png, ANALYSIS),
+                ]
+        return kept[0], kept[1]
+
+    def entry(self, run: Run) -> dict[str, Any]:
+        """What the gallery says of a run: plain values, no path of this machine."""
+        record = run.record
+        settings = record.get("settings") or {}
+        steps = record.get("steps") or []
+        last = steps[-1].get("noise_remaining") if steps else None
+        shown = ("num_inference_steps", "guidance_scale", "sketch_guidance_scale", "without")
+        return {
+            "id": run.id,
+            "prompt": run.prompt,
+            "seed": run.seed,
+            "created": run.created.isoformat(timespec="seconds"),
+            "complete": bool(record.get("complete", True)),
+            "steps_run": len(steps),
+            "noise_remaining_at_last_step": last,
+            "settings": {name: settings[name] for name in shown if name in settings},
+            "audit": str(self.trace(run).audit or "not captured"),
+            "permalink": f"/?run={run.id}",
+            "zip": f"/runs/{run.id}/run.zip",
+        }
+
+
+def new_seed() -> int:
+    """A seed that a person can type."""
+    return secrets.randbelow(10**9)
+
+
+def _whole_id(run_id: Any) -> str:
+    if not isinstance(run_id, str) or len(run_id) != 26:
+        raise GalleryError("there is no such run here")
+    return run_id
+
+
+def _without_word(trace: AttentionTrace, position: Any) -> tuple[str, str]:
+    """The prompt without a word, and the word."""
+    words = trace.words
+    if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+        raise InputError("no word was named")
+    if position >= len(words):
+        raise InputError(f"the prompt has {len(words)} words, and not one of number {position}")
+    word, prompt = words[position], trace.prompt
+    if prompt[word.start : word.start + len(word.text)] != word.text:
+        raise InputError(f"the word {word.text!r} is not found in the prompt as it stands")
+    rest = prompt[: word.start] + prompt[word.start + len(word.text) :]
+    return " ".join(rest.split()), word.text
+
+
+def _without_region(sketch: Sketch | None, at: Any) -> tuple[Sketch | None, str]:
+    """The sketch with a region's ink erased, and where that was."""
+    from scribblediffusion.analysis.regions import place_in_words
+
+    if sketch is None:
+        raise InputError("this run had no sketch, so there is no stroke to leave out")
+    numbers = isinstance(at, list | tuple) and len(at) == 3 and all(type(n) is int for n in at)
+    if not numbers or at[0] not in (8, 3, 2) or not all(0 <= n < at[0] for n in at[1:]):
+        raise InputError("no stroke was named")
+    region = Region(*at)
+    left, top, right, bottom = region.box()
+    ink = sketch.ink.copy()
+    if not (ink[top:bottom, left:right] > 0.25).any():
+        raise InputError("there is no ink in that place: leaving it out would change nothing")
+    ink[top:bottom, left:right] = 0
+    erased = dataclasses.replace(sketch, ink=ink)
+    return (None if erased.is_blank else erased), place_in_words(region)
