@@ -3,9 +3,9 @@
     python benchmarks/views.py [RUNS]
 
 The trace has the shape of the shipped model's (20 steps, 154 keys, nine layers) with random
-weights. Limits: GIF and figure 1.5 s together, one overlay 5 ms. All work is in one thread, so
-its CPU time is what the wall shows on a free machine; both are printed, the CPU time is judged.
-The rival is matplotlib's own animation of the same three panels, 20 frames.
+weights. Limits: GIF and figure 1.5 s together on two cores, one overlay 5 ms with its title,
+colour bar and notes. The wall's clock is judged; CPU time tells how busy the machine was besides.
+The rival is what the first system did: matplotlib's own animation of the same three panels.
 """
 
 import sys
@@ -19,8 +19,7 @@ import numpy as np
 from scribblediffusion import AttentionVisualizer
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.sketch import REGIONS
-from scribblediffusion.view.colour import Scale
-from scribblediffusion.view.heatmap import blended
+from scribblediffusion.view.heatmap import overlay
 
 LIMIT, OVERLAY_LIMIT = 1.5, 0.005
 STEPS = 20
@@ -99,7 +98,7 @@ def seconds(work: Callable[[], object], times: int) -> tuple[float, float]:
 def main(runs: int) -> int:
     """Measure and report; 1 where a limit is passed."""
     trace = random_trace()
-    heat, scale = trace.word("apple"), Scale.of_heat(trace.word("apple"))
+    heat = trace.word("apple")
     with tempfile.TemporaryDirectory(prefix="scribble-") as name:
         folder = Path(name)
         ours(trace, folder)  # imports and fonts, once for a process
@@ -108,9 +107,15 @@ def main(runs: int) -> int:
                 *seconds(lambda: ours(trace, folder), runs),
                 LIMIT,
             ),
-            "one overlay, 256 to 512 px": (
-                *seconds(lambda: blended(heat, trace.picture, scale, (512, 512)), 21),
+            "one overlay with title and bar": (
+                *seconds(lambda: overlay(heat, trace.picture, title="“apple”"), 21),
                 OVERLAY_LIMIT,
+            ),
+            "the same with the sketch over it": (
+                *seconds(
+                    lambda: overlay(heat, trace.picture, title="“apple”", sketch=trace.sketch), 21
+                ),
+                float("inf"),
             ),
             f"matplotlib animation, {STEPS} frames": (
                 *seconds(lambda: naive(trace, folder), max(1, runs // 3)),
@@ -120,7 +125,7 @@ def main(runs: int) -> int:
     for what, (wall, cpu, limit) in rows.items():
         bound = "" if limit == float("inf") else f"  (limit {1000 * limit:.0f} ms)"
         print(f"{what:34} {1000 * wall:8.1f} ms wall {1000 * cpu:8.1f} ms CPU{bound}")
-    return int(any(cpu > limit for _, cpu, limit in rows.values()))
+    return int(any(wall > limit for wall, _, limit in rows.values()))
 
 
 if __name__ == "__main__":

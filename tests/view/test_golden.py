@@ -4,6 +4,7 @@ To renew them after a wanted change: `SCRIBBLE_GOLDEN=write pytest tests/view/te
 then look at every one of them.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scribblediffusion.analysis.difference import compare
 from scribblediffusion.analysis.summary import summarise
+from scribblediffusion.view import fonts
+from scribblediffusion.view.comparison import comparison
 from scribblediffusion.view.evolution import Evolution, EvolutionStyle
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
 from scribblediffusion.view.heatmap import HeatStyle, overlay
 
 GOLDEN = Path(__file__).with_name("golden")
+
+
+def turned(record):
+    """The same maps, left and right exchanged."""
+    return record.reshape(*record.shape[:3], 32, 32)[..., ::-1].reshape(record.shape)
 
 
 def drawn(name, trace):
@@ -29,6 +38,18 @@ def drawn(name, trace):
     if name.startswith("evolution"):
         style = EvolutionStyle(ground="light" if name.endswith("light") else "dark")
         return Evolution.of(trace, "kite", style=style).frame(12)
+    if name.startswith("comparison"):
+        other = dataclasses.replace(
+            trace,
+            records={k: turned(v) for k, v in trace.records.items()},
+            pictures=(trace.picture[:, ::-1],),
+        )
+        ground = "light" if name.endswith("light") else "dark"
+        return comparison(compare(trace, other), trace, other, ground=ground)
+    if name == "scripts":
+        prompt = "苹果 🍎 사과 · яблоко · تفاحة · תפוח · pomme à l’été"
+        prompts = (dataclasses.replace(trace.prompts[0], text=prompt),)
+        return Evolution.of(dataclasses.replace(trace, prompts=prompts), "kite").frame(4)
     ground = "light" if name.endswith("light") else "dark"
     return figure_image(analysis_figure(summarise(trace), FigureStyle(ground)))
 
@@ -36,9 +57,12 @@ def drawn(name, trace):
 @pytest.mark.parametrize(
     "name",
     ["overlay-light", "overlay-dark-cividis", "evolution-dark", "evolution-light",
-     "analysis-light", "analysis-dark"],
+     "analysis-light", "analysis-dark", "comparison-light", "comparison-dark", "scripts"],
 )  # fmt: skip
-def test_it_looks_as_it_was_seen(name, trace):
+def test_it_looks_as_it_was_seen(name, trace, monkeypatch):
+    monkeypatch.setattr(fonts, "others", lambda: ())  # a machine with no fonts of its own
+    fonts.path_for.cache_clear()
+    fonts.readable.cache_clear()
     image, path = drawn(name, trace), GOLDEN / f"{name}.webp"
     if os.environ.get("SCRIBBLE_GOLDEN") == "write":
         path.parent.mkdir(exist_ok=True)

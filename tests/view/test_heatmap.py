@@ -52,6 +52,20 @@ def test_opacity_runs_from_picture_to_map():
     np.testing.assert_array_equal(drawn[0], picture[0])
 
 
+def test_ink_darkens_the_map_and_paper_hardly_pales_it():
+    """The formula that the docstring gives, computed with floats."""
+    rng = np.random.default_rng(0)
+    picture = np.repeat(rng.integers(0, 256, (16, 16, 1), dtype=np.uint8), 3, axis=2)
+    values, style = rng.random((16, 16)), HeatStyle(opacity=0.72, smooth=False)
+    drawn = np.asarray(blended(values, picture, Scale(1.0), (16, 16), style)) / 255
+    heat = table("inferno")[(values * 255).astype(np.uint8)] / 255
+    grey, ink, paper = picture / 255, 0.28, 0.28**1.5
+    expected = heat * (1 - ink + ink * grey) + paper * grey * (1 - heat)
+    np.testing.assert_allclose(drawn, expected, atol=2 / 255)
+    usual = 0.72 * heat + 0.28 * grey
+    assert np.abs(drawn - heat).mean() < np.abs(usual - heat).mean()
+
+
 def test_an_overlay_has_the_pictures_proportions_and_says_how_it_was_enlarged():
     picture = Image.new("RGB", (300, 200))
     plain = overlay(np.ones((4, 6)) / 24, picture, size=150, bar=False)

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image, ImageDraw
 
-from scribblediffusion.view.typeset import fitted, font_for, png, readable, width, write
+from scribblediffusion.view.typeset import fitted, png, readable, width, wrapped, write
 
 
 @pytest.mark.parametrize("room", [20, 60, 150, 1000])
@@ -22,13 +22,16 @@ def test_fitted_text_is_as_long_as_the_room_allows(text, room):
 def test_one_line_without_controls_or_empty_boxes():
     assert readable("a\n b\t\x00c\u202e") == "a b c"
     assert readable("Привет ×") == "Привет ×"
-    assert readable("漢") == "\N{REPLACEMENT CHARACTER}"
     assert readable("e\u0301") == "é"
 
 
-def test_plain_text_and_other_scripts_each_have_a_font():
-    assert font_for("apple “x”", 14).getname()[0] == "Aileron"
-    assert font_for("яблоко", 14).getname()[0] == "DejaVu Sans"
+def test_lines_wrap_by_their_width_and_keep_numbers_with_their_unit():
+    lines = wrapped("a curve bending down, 6 % ink and more words than fit", 14, 120)
+    assert len(lines) == 3
+    assert all(width(line, 14, plain=False) <= 120 for line in lines)
+    assert not any(line.startswith("%") for line in wrapped("settled at noise 40 %", 13, 132))
+    assert wrapped("", 14, 100) == ("",)
+    assert wrapped("x" * 300, 14, 100, most=1)[0].endswith("…")
 
 
 def test_letters_are_really_drawn_inside_their_room():

@@ -107,7 +107,8 @@ def _header(
 
 def _label(page: Image.Image, word: WordDifference, top: int, colours: Theme) -> None:
     draw, room = ImageDraw.Draw(page), _LABEL - 12
-    r = "r undefined" if word.correlation is None else f"r {word.correlation:.2f}"
+    r = "undefined" if word.correlation is None else f"{word.correlation:.2f}"
+    r = f"r {r}".replace("-", "−")
     write(draw, (_MARGIN, top + 4), word.name, 17, colours.text, room=room)
     for line, text in enumerate((f"{percent(word.moved)} moved", r)):
         write(draw, (_MARGIN, top + 30 + 20 * line), text, 13, colours.muted, room=room)

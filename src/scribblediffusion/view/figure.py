@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import Colour, Ground, Scale, Theme, table, theme
+from scribblediffusion.view.fonts import families, readable
 from scribblediffusion.view.heatmap import HeatStyle, blended, fitted_box
 from scribblediffusion.view.page import (
     DPI,
@@ -34,18 +34,20 @@ from scribblediffusion.view.page import (
     square_at,
     text_at,
 )
-from scribblediffusion.view.typeset import fitted, readable
+from scribblediffusion.view.typeset import fitted, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_MARGIN, _GAP, _LEFT, _LABEL = 44, 20, 600, 116
+_MARGIN, _GAP, _LEFT, _LABEL = 44, 20, 600, 136
 _PICTURE = (_LEFT - _GAP) // 2
 _TOP = 128
 _REGIONS = 5
-_LINE = 19
+_LINE = 21
+#: Sizes of text in pixels.
+_TITLE, _HEAD, _BODY, _NOTE = 28, 19, 15, 14
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ def analysis_figure(summary: RunSummary, style: FigureStyle | None = None) -> Fi
     _word_rows(canvas, page)
     _shares(figure, canvas, page)
     _correlation(figure, canvas, page)
-    note = fitted(summary.audit_line, 13, (page.width - 2 * _MARGIN) * 0.93)
-    text_at(canvas, _MARGIN, page.height - 34, note, 13, page.colours.muted)
+    note = _cut(summary.audit_line, _NOTE, page.width - 2 * _MARGIN)
+    text_at(canvas, _MARGIN, page.height - 40, note, _NOTE, page.colours.muted)
     return figure
 
 
@@ -156,7 +158,7 @@ class _Page:
         leading = summary.heard.leading(_REGIONS) if summary.heard is not None else ()
         longest = 200 if len(words) <= 4 else max(108, 830 // len(words) - 8)
         cell = fitted_box(_proportions(summary), longest)
-        lines = tuple(tuple(textwrap.wrap(readable(str(r)), 74)[:3]) for r in leading)
+        lines = tuple(wrapped(str(r), _BODY, _LEFT - 26 - 72) for r in leading)
         return cls(summary, style, theme(style.ground), words, steps, leading, cell, lines)
 
     @property
@@ -191,6 +193,11 @@ class _Page:
         return max(self.charts_top + 292, self.grid_bottom + 112) + 40
 
 
+def _cut(text: str, size: int, room: float) -> str:
+    """A line cut to its room as this page sets it."""
+    return fitted(text, size, room, plain=False)
+
+
 def _proportions(summary: RunSummary) -> tuple[int, int]:
     trace = summary.trace
     if trace.picture is not None:
@@ -216,15 +223,15 @@ def _chosen(summary: RunSummary, most: int) -> tuple[Subject, ...]:
 
 def _header(canvas: Axes, page: _Page) -> None:
     trace = page.summary.trace
-    room = (page.width - 2 * _MARGIN) * 0.9  # matplotlib sets a little wider than Pillow
-    title = fitted(f"“{trace.prompt}”" if trace.prompt else "no prompt", 28, room)
-    text_at(canvas, _MARGIN, 34, title, 26, page.colours.text)
+    room = page.width - 2 * _MARGIN
+    title = _cut(f"“{trace.prompt}”" if trace.prompt else "no prompt", _TITLE, room)
+    text_at(canvas, _MARGIN, 30, title, _TITLE, page.colours.text)
     parts = [f"seed {trace.settings['seed']}"] if "seed" in trace.settings else []
     count = len(page.summary.maps.steps)
     parts += [f"{count} step{'' if count == 1 else 's'}", f"{len(trace.layers)} attention layers"]
     parts[-1] = parts[-1].removesuffix("s") if len(trace.layers) == 1 else parts[-1]
     parts += [f"branch {trace.branch}"] + ([] if trace.complete else ["ended early"])
-    text_at(canvas, _MARGIN, 74, fitted(" · ".join(parts), 14, room), 14, page.colours.muted)
+    text_at(canvas, _MARGIN, 74, _cut(" · ".join(parts), _BODY, room), _BODY, page.colours.muted)
 
 
 def _pictures(canvas: Axes, page: _Page) -> None:
@@ -234,38 +241,49 @@ def _pictures(canvas: Axes, page: _Page) -> None:
     if summary.ink is not None:
         paper = ((1 - summary.ink) * 255).round().astype(np.uint8)
         image_at(canvas, paper, (_MARGIN, _TOP, width, height), colours)
-        for number, heard in enumerate(page.leading, start=1):
-            _outline(canvas, heard, number, (_MARGIN, _TOP, width, height), colours)
-        caption = "sketch, with the drawn regions heard most" if page.leading else "sketch"
-        text_at(canvas, _MARGIN, _TOP + height + 9, caption, 13, colours.muted)
+        _outlines(canvas, page, (_MARGIN, _TOP, width, height))
+        caption = "sketch, and the regions heard most" if page.leading else "sketch"
+        text_at(canvas, _MARGIN, _TOP + height + 8, caption, _NOTE, colours.muted)
     else:
         empty_at(canvas, "no sketch in this trace", (_MARGIN, _TOP, width, height), colours)
     if summary.trace.picture is not None:
         image_at(canvas, summary.trace.picture, (right, _TOP, width, height), colours)
-        text_at(canvas, right, _TOP + height + 9, "picture", 13, colours.muted)
+        text_at(canvas, right, _TOP + height + 8, "picture", _NOTE, colours.muted)
     else:
         empty_at(canvas, "no picture in this trace", (right, _TOP, width, height), colours)
 
 
-def _outline(
-    canvas: Axes, heard: HeardRegion, number: int, box: tuple[int, int, int, int], colours: Theme
-) -> None:
+def _outlines(canvas: Axes, page: _Page, box: tuple[int, int, int, int]) -> None:
+    """The leading regions, each with its number in a corner that no other number is in."""
     from matplotlib.patches import Rectangle
 
     left, top, width, height = box
-    x0, y0, x1, y1 = (v / 256 for v in heard.description.region.box(256))
-    x, y = left + x0 * width, top + y0 * height
-    inset = 1.5 + 1.5 * (number - 1)  # nested regions keep lines of their own
-    size = ((x1 - x0) * width - 2 * inset, (y1 - y0) * height - 2 * inset)
-    colour = rgb(_REGION_COLOURS[(number - 1) % len(_REGION_COLOURS)])
-    canvas.add_patch(
-        Rectangle((x + inset, y + inset), *size, fill=False, edgecolor=colour, linewidth=2)
-    )
-    tag = (x + inset + 17 * ((number - 1) % 3) * (size[0] > 60), y + inset)
-    canvas.add_patch(Rectangle(tag, 15, 17, facecolor=colour, edgecolor="none"))
-    text_at(canvas, tag[0] + 7.5, tag[1] + 2, str(number), 12, (255, 255, 255), align="center")
+    tags: list[tuple[float, float]] = []
+    for number, heard in enumerate(page.leading, start=1):
+        x0, y0, x1, y1 = (v / 256 for v in heard.description.region.box(256))
+        inset = 1.5 * number  # nested regions keep lines of their own
+        x, y = left + x0 * width + inset, top + y0 * height + inset
+        size = (x1 - x0) * width - 2 * inset, (y1 - y0) * height - 2 * inset
+        colour = _REGION_COLOURS[(number - 1) % len(_REGION_COLOURS)]
+        canvas.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=rgb(colour), lw=2.2))
+        corners = [(x, y), (x + size[0] - _TAG, y), (x, y + size[1] - _TAG),
+                   (x + size[0] - _TAG, y + size[1] - _TAG)]  # fmt: skip
+        at = next((c for c in corners if not any(_touch(c, tag) for tag in tags)), corners[0])
+        tags.append(at)
+        _tag(canvas, at, number, colour)
 
 
+def _tag(canvas: Axes, at: tuple[float, float], number: int, colour: Colour) -> None:
+    square_at(canvas, at, _TAG, colour)
+    text_at(canvas, at[0] + _TAG / 2, at[1] + 2, str(number), 12, (255, 255, 255), align="center")
+
+
+def _touch(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return abs(a[0] - b[0]) < _TAG and abs(a[1] - b[1]) < _TAG
+
+
+#: Side of the square with a region's number.
+_TAG = 17
 #: Told apart on white paper, also with colour blindness (after Okabe and Ito 2008).
 _REGION_COLOURS: tuple[Colour, ...] = (
     (0, 114, 178), (213, 94, 0), (0, 130, 95), (180, 80, 140), (90, 90, 90),
@@ -276,16 +294,15 @@ def _descriptions(canvas: Axes, page: _Page) -> None:
     y, colours = page.list_top, page.colours
     if not page.leading:
         missing = "no sketch regions to describe: no drawn region, or no sketch in this trace"
-        text_at(canvas, _MARGIN, y, missing, 13, colours.muted)
+        text_at(canvas, _MARGIN, y, _cut(missing, _BODY, _LEFT), _BODY, colours.muted)
         return
     for number, (heard, lines) in enumerate(zip(page.leading, page.lines, strict=True)):
         swatch = _REGION_COLOURS[number % len(_REGION_COLOURS)]
-        square_at(canvas, (_MARGIN, y + 1), 15, swatch)
-        text_at(canvas, _MARGIN + 7.5, y + 2, str(number + 1), 11, (255, 255, 255), align="center")
+        _tag(canvas, (_MARGIN, y), number + 1, swatch)
         share = percent(heard.share)
-        text_at(canvas, _MARGIN + _LEFT, y, share, 13, colours.muted, align="right")
+        text_at(canvas, _MARGIN + _LEFT, y, share, _BODY, colours.muted, align="right")
         for line in lines:
-            text_at(canvas, _MARGIN + 26, y, line, 13, colours.text)
+            text_at(canvas, _MARGIN + 26, y, line, _BODY, colours.text)
             y += _LINE
         y += 7
 
@@ -296,7 +313,9 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
     colours = page.colours
     if not page.words:
         message = "no word has a map: the prompt is empty, or its tokens were not recorded"
-        text_at(canvas, left - _LABEL, top, message, 13, colours.muted)
+        room = page.width - _MARGIN - left + _LABEL
+        for number, line in enumerate(wrapped(message, _BODY, room)):
+            text_at(canvas, left - _LABEL, top + _LINE * number, line, _BODY, colours.muted)
         return
     maps = [page.summary.maps.of(word)[list(page.steps)] for word in page.words]
     heat = [m / np.where((s := m.sum(axis=(1, 2), keepdims=True)) > 0, s, 1) for m in maps]
@@ -305,7 +324,7 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
         x = left + column * (width + 8)
         noise = page.summary.maps.noise[step]
         label = f"step {step + 1}" if noise is None else f"noise {noise_words(noise)}"
-        text_at(canvas, x, top - 22, label, 13, colours.muted)
+        text_at(canvas, x, top - 22, label, _NOTE, colours.muted)
     for row, (word, word_maps) in enumerate(zip(page.words, heat, strict=True)):
         y = top + row * (height + 8)
         _label(canvas, page, word, y)
@@ -320,13 +339,13 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
 def _label(canvas: Axes, page: _Page, word: Subject, y: float) -> None:
     x = page.grid[0] - _LABEL
     entry = next(e for e in page.summary.concentrations.entries if e.subject.keys == word.keys)
-    room = (_LABEL - 12) * 0.92
-    text_at(canvas, x, y, fitted(word.name, 17, room), 16, page.colours.text)
+    room = _LABEL - 12
+    text_at(canvas, x, y, _cut(word.name, _HEAD, room), _HEAD, page.colours.text)
     verdict = next(c for c in page.summary.correlations if c.subject.keys == word.keys).verdict
-    lines = [f"{percent(entry.share)} of all", *textwrap.wrap(verdict, 16)]
+    lines = [f"{percent(entry.share)} of all", *wrapped(verdict, 13, room)]
     lines = ["did nothing", *lines[:1]] if entry.did_nothing else lines
     for number, line in enumerate(lines[:4]):
-        text_at(canvas, x, y + 25 + 16 * number, line, 11.5, page.colours.muted)
+        text_at(canvas, x, y + 29 + 17 * number, line, 13, page.colours.muted)
 
 
 def _shown(page: _Page, step: int) -> Array | None:
@@ -343,22 +362,22 @@ def _scale_bar(canvas: Axes, page: _Page, scale: Scale) -> None:
     for fraction, label in scale.ticks():
         at = x + fraction * length
         align = "left" if fraction == 0 else "right" if fraction > 0.97 else "center"
-        text_at(canvas, at, y + 17, label, 12, page.colours.muted, align=align)
-    over = ", over the picture as it emerged" if page.summary.trace.previews is not None else ""
-    note = f"{scale.unit}; one scale for all maps{over}"
-    text_at(canvas, x, y + 38, fitted(note, 12, length * 0.93), 12, page.colours.muted)
+        text_at(canvas, at, y + 16, label, 13, page.colours.muted, align=align)
+    over = ", over the emerging picture" if page.summary.trace.previews is not None else ""
+    note = f"{scale.unit}; one scale for all{over}"
+    text_at(canvas, x, y + 38, _cut(note, 13, length), 13, page.colours.muted)
     grid = page.summary.maps.raw.shape[-2:]
-    text_at(canvas, x, y + 56, page.style.heat.note(grid), 12, page.colours.muted)
+    text_at(canvas, x, y + 57, page.style.heat.note(grid), 13, page.colours.muted)
     others = [w.name for w in page.summary.words if w not in page.words]
     if others:
-        text = fitted(f"without a row: {', '.join(others)}", 12, length * 0.93)
-        text_at(canvas, x, y + 74, text, 12, page.colours.muted)
+        text = _cut(f"without a row: {', '.join(others)}", 13, length)
+        text_at(canvas, x, y + 76, text, 13, page.colours.muted)
 
 
 def _shares(figure: Figure, canvas: Axes, page: _Page) -> None:
     colours, top = page.colours, page.charts_top
     text_at(
-        canvas, _MARGIN, top - 28, "share of all attention, as the noise goes", 13, colours.text
+        canvas, _MARGIN, top - 30, "share of all attention, as the noise goes", _BODY, colours.text
     )
     axes = chart_at(figure, (page.width, page.height), page.colours, (_MARGIN + 40, top, 250, 220))
     balance = page.summary.balance
@@ -384,8 +403,8 @@ def _line_labels(axes: Axes, page: _Page, x: Array) -> None:
         at = max(end, at + 9)
         colour = page.colours.streams[numbers[name] % len(page.colours.streams)]
         axes.annotate(
-            name, (1.03, at), xycoords=("axes fraction", "data"), color=rgb(colour),
-            fontsize=points(13), va="center", annotation_clip=False,
+            readable(name), (1.03, at), xycoords=("axes fraction", "data"), color=rgb(colour),
+            fontsize=points(_NOTE), va="center", annotation_clip=False, family=families(name),
         )  # fmt: skip
 
 
@@ -393,11 +412,11 @@ def _correlation(figure: Figure, canvas: Axes, page: _Page) -> None:
     word, colours, top = page.summary.leading_word, page.colours, page.charts_top
     left = _MARGIN + 392
     if word is None:
-        text_at(canvas, left, top, "no word with a map to correlate", 13, colours.muted)
+        text_at(canvas, left, top, "no word with a map to correlate", _BODY, colours.muted)
         return
     found = next(c for c in page.summary.correlations if c.subject.keys == word.keys)
-    title = fitted(f"“{word.name}”: each step against each", 13, 230)
-    text_at(canvas, left - 24, top - 28, title, 13, colours.text)
+    title = _cut(f"“{word.name}”: each step against each", _BODY, _LEFT + _MARGIN + 40 - left)
+    text_at(canvas, left - 24, top - 30, title, _BODY, colours.text)
     axes = chart_at(figure, (page.width, page.height), page.colours, (left, top, 184, 184))
     matrix = np.ma.masked_invalid(found.array)
     lowest = float(matrix.min()) if matrix.count() else 0.0
@@ -413,5 +432,5 @@ def _correlation(figure: Figure, canvas: Axes, page: _Page) -> None:
     canvas.imshow(strip, extent=(left, left + 184, top + 232, top + 222), aspect="auto")
     note = "Pearson's r" + (", grey: undefined" if found.constant else "")
     for at, text, align in ((0, f"{low:.1f}", "left"), (92, note, "center"), (184, "1", "right")):
-        text_at(canvas, left + at, top + 236, text, 12, colours.muted, align=align)
-    text_at(canvas, left, top + 256, fitted(found.verdict, 12, 206), 12, colours.muted)
+        text_at(canvas, left + at, top + 235, text, 13, colours.muted, align=align)
+    text_at(canvas, left, top + 256, _cut(found.verdict, 13, 220), 13, colours.muted)

@@ -27,8 +27,9 @@ class HeatStyle:
 
     Attributes:
         colours: "inferno", or "cividis" for the colour-blind.
-        opacity: 0 (the picture alone) to 1 (the map alone); the picture loses its colour as the
-            map covers it, so that hue always means the map.
+        opacity: 0 (the picture alone) to 1 (the map alone). As the map covers it the picture
+            loses its colour, so that hue always means the map, and its paper fades sooner than
+            its ink, so that a low value on white paper is nearly as dark as in the colour bar.
         smooth: enlarged smoothly for the eye; otherwise each place is one square.
     """
 
@@ -58,17 +59,18 @@ def as_image(picture: Picture, size: tuple[int, int] | None = None) -> Image.Ima
         SettingError: an array of another type or shape.
     """
     if not isinstance(picture, Image.Image):
-        array = np.asarray(picture)
-        if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
-            raise SettingError(
-                f"picture of {array.dtype} {array.shape}: give uint8 [H, W] or [H, W, 3]"
-            )
-        picture = Image.fromarray(np.ascontiguousarray(array))
+        picture = _from_array(picture)
     picture = picture.convert("RGB") if picture.mode != "RGB" else picture
-    if size is None or picture.size == size:
-        return picture
-    enlarging = size[0] >= picture.width
-    return picture.resize(size, Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX)
+    return picture if size is None else _resized(picture, size)
+
+
+def _from_array(picture: Array) -> Image.Image:
+    array = np.asarray(picture)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise SettingError(
+            f"picture of {array.dtype} {array.shape}: give uint8 [H, W] or [H, W, 3]"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 @functools.lru_cache(maxsize=64)
@@ -108,8 +110,7 @@ def coloured(
 ) -> Image.Image:
     """A map `[H, W]` as RGB image of `size` (width, height), coloured by `scale`."""
     style = style or HeatStyle()
-    levels = enlarged(values, size, style.smooth) * np.float32(255 / scale.top)
-    image = Image.fromarray(np.minimum(levels, 255).astype(np.uint8))
+    image = _levels(values, size, scale, style)
     image.putpalette(table(style.colours).tobytes())
     return image.convert("RGB")
 
@@ -133,18 +134,63 @@ def blended(
         sketch: dark lines on light paper, drawn over on request.
     """
     style = style or HeatStyle()
-    image = coloured(values, size, scale, style)
-    if picture is not None:
-        image = Image.blend(_greyed(as_image(picture, size), style.opacity), image, style.opacity)
+    if picture is None or style.opacity == 1:
+        image = coloured(values, size, scale, style)
+    elif style.opacity == 0:
+        image = as_image(picture, size)
+    else:
+        image = _over(_levels(values, size, scale, style), picture, style)
     if sketch is not None:
-        lines = ImageChops.invert(as_image(sketch, size).getchannel(0))
-        image.paste((255, 255, 255), mask=lines.point([v * 4 // 5 for v in range(256)]))
+        lines = _resized(_grey(sketch).point([(255 - v) * 4 // 5 for v in range(256)]), size)
+        image = ImageChops.screen(image, Image.merge("RGB", [lines] * 3))
     return image
 
 
-def _greyed(picture: Image.Image, amount: float) -> Image.Image:
-    """The picture with as much less colour as the map covers it: hue is the map's alone."""
-    return Image.blend(picture, picture.convert("L").convert("RGB"), amount)
+def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle) -> Image.Image:
+    """A map as one byte a pixel: its place in the colour table."""
+    levels = enlarged(values, size, style.smooth) * np.float32(255 / scale.top)
+    return Image.fromarray(np.minimum(levels, 255, out=levels).astype(np.uint8))
+
+
+def _over(levels: Image.Image, picture: Picture, style: HeatStyle) -> Image.Image:
+    """map·(1 − a + a·picture) + b·picture·(1 − map), with a = 1 − opacity and b = a·√a.
+
+    With b = a it would be the usual mixture; a smaller b keeps white paper from paling the map.
+    It lies on a line between what is seen over black and what is seen over white.
+    """
+    below = as_image(picture)
+    greyed = Image.blend(below, below.convert("L").convert("RGB"), style.opacity)
+    greyed = _resized(greyed, levels.size)
+    channels = [
+        Image.composite(levels.point(white), levels.point(black), share)
+        for (white, black), share in zip(
+            _ends(style.colours, style.opacity), greyed.split(), strict=True
+        )
+    ]
+    return Image.merge("RGB", channels)
+
+
+@functools.lru_cache(maxsize=64)
+def _ends(colours: str, opacity: float) -> tuple[tuple[list[int], list[int]], ...]:
+    """For red, green and blue: the 256 colours as seen over white and over black."""
+    ink = 1 - opacity
+    paper = ink**1.5
+    return tuple(
+        ([round(v + paper * (255 - v)) for v in one], [round(v * (1 - ink)) for v in one])
+        for one in table(colours).astype(int).T.tolist()
+    )
+
+
+def _grey(picture: Picture) -> Image.Image:
+    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
+    return image if image.mode == "L" else image.convert("L")
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
+        return image
+    enlarging = size[0] >= image.width
+    return image.resize(size, Image.Resampling.BILINEAR if enlarging else Image.Resampling.BOX)
 
 
 def overlay(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scribblediffusion.view.colour import Colour, Theme
+from scribblediffusion.view.fonts import families, readable
 from scribblediffusion.view.heatmap import as_image
-from scribblediffusion.view.typeset import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +33,10 @@ def text_at(
     canvas: Axes, x: float, y: float, text: str, size: float, colour: Colour, *, align: str = "left"
 ) -> None:
     """A line whose upper edge is at y, `size` pixels high; a dollar sign is a dollar sign."""
+    line = readable(text)
     canvas.text(
-        x, y, readable(text), fontsize=points(size), color=rgb(colour), va="top", ha=align,
-        parse_math=False,
+        x, y, line, fontsize=points(size), color=rgb(colour), va="top", ha=align,
+        family=families(line), parse_math=False, usetex=False,
     )  # fmt: skip
 
 
@@ -74,8 +75,11 @@ def chart_at(figure: Figure, size: tuple[int, int], colours: Theme, box: Sequenc
     place = left / size[0], 1 - (top + height) / size[1]
     axes = figure.add_axes((*place, width / size[0], height / size[1]))
     axes.set_facecolor(rgb(colours.ground))
-    axes.tick_params(colors=rgb(colours.muted), labelsize=points(12), length=3)
-    axes.xaxis.label.set_fontsize(points(12))
+    axes.grid(False)  # whatever a person's own style says
+    axes.tick_params(
+        colors=rgb(colours.muted), labelsize=points(12), length=3, labelfontfamily="DejaVu Sans"
+    )
+    axes.xaxis.label.set(fontsize=points(12), fontfamily="DejaVu Sans")
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(rgb(colours.muted))

@@ -1,90 +1,71 @@
-"""Text in pictures: fonts that come with the package's own dependencies, measured and cut to fit.
+"""Text in pictures: measured, cut to fit its room, set once and kept.
 
-Plain text is set in the font that comes with Pillow, which has little more than ASCII, any other
-line in matplotlib's DejaVu Sans; signs that neither has are shown as U+FFFD, not as empty boxes.
+Which font a sign comes from, and what is written where none has it, is `fonts.py`'s business.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import io
-import unicodedata
+import re
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from scribblediffusion.view.colour import Colour
+from scribblediffusion.view.fonts import font, letters, readable, runs
 
-#: What Pillow's own font has besides ASCII.
-_ALSO_PLAIN = "·‘’“”…°«»±"
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@functools.cache
-def _dejavu(bold: bool = False) -> Path | None:
-    """DejaVu Sans as matplotlib brings it, found without importing matplotlib."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        return None
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name
-    return path if path.exists() else None
+__all__ = ["fitted", "png", "readable", "width", "wrapped", "write"]
 
 
-@functools.lru_cache(maxsize=64)
-def _font(size: int, plain: bool) -> Font:
-    path = None if plain else _dejavu()
-    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+@functools.lru_cache(maxsize=4096)
+def width(text: str, size: int, *, plain: bool = True) -> float:
+    """How wide a line of text is in pixels.
+
+    Args:
+        text: a readable line.
+        size: in pixels.
+        plain: as frames are set; False measures the line as figures set it, in DejaVu Sans.
+    """
+    return sum(font(size, path).getlength(part) for part, path in runs(text, plain=plain))
 
 
-@functools.cache
-def _drawable() -> frozenset[int]:
-    """The code points that DejaVu Sans has."""
-    path = _dejavu()
-    if path is None:
-        return frozenset(range(32, 127))
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(FT2Font(str(path)).get_charmap())
-
-
-def readable(text: str) -> str:
-    """One line of text that the fonts can show: no line breaks, controls or unknown signs."""
-    line = " ".join(unicodedata.normalize("NFC", text).split())
-    if line.isascii() and line.isprintable():
-        return line
-    kept = (c for c in line if unicodedata.category(c)[0] != "C")
-    return "".join(c if ord(c) in _drawable() else "\N{REPLACEMENT CHARACTER}" for c in kept)
-
-
-def font_for(text: str, size: int) -> Font:
-    """The font in which to set this text."""
-    return _font(size, all(c.isascii() or c in _ALSO_PLAIN for c in text))
-
-
-def width(text: str, size: int) -> float:
-    """How wide a line of text is in pixels."""
-    return font_for(text, size).getlength(text)
-
-
-def fitted(text: str, size: int, room: float) -> str:
+def fitted(text: str, size: int, room: float, *, plain: bool = True) -> str:
     """The text, cut with an ellipsis where it is wider than `room` pixels.
 
     >>> fitted("short", 12, 500)
     'short'
     """
     text = readable(text)
-    if width(text, size) <= room:
+    if width(text, size, plain=plain) <= room:
         return text
-    low, high = 0, len(text)
+    clusters = list(letters(text[:2000]))
+    low, high = 0, len(clusters)
     while low < high:
         middle = (low + high + 1) // 2
-        if width(text[:middle].rstrip() + "…", size) <= room:
+        cut = "".join(clusters[:middle]).rstrip() + "…"
+        if width(cut, size, plain=plain) <= room:
             low = middle
         else:
             high = middle - 1
-    return text[:low].rstrip() + "…"
+    return "".join(clusters[:low]).rstrip() + "…"
+
+
+def wrapped(text: str, size: int, room: float, most: int = 3) -> tuple[str, ...]:
+    """The text in at most `most` lines of `room` pixels, as figures set it; the last one is cut."""
+    lines, words = [], re.split(r" (?!%)", readable(text))  # "6 %" stays together
+    while words and len(lines) < most - 1:
+        count = 1
+        while count < len(words) and _fits(words[: count + 1], size, room):
+            count += 1
+        lines.append(fitted(" ".join(words[:count]), size, room, plain=False))
+        words = words[count:]
+    rest = [fitted(" ".join(words), size, room, plain=False)] if words else []
+    return (*lines, *rest)
+
+
+def _fits(words: list[str], size: int, room: float) -> bool:
+    return width(" ".join(words), size, plain=False) <= room
 
 
 def write(
@@ -97,7 +78,7 @@ def write(
     anchor: str = "la",
     room: float | None = None,
 ) -> None:
-    """Writes a line of text.
+    """Writes a line of text; a line written before is not set anew.
 
     Args:
         draw: where to.
@@ -105,11 +86,40 @@ def write(
         text: the line.
         size: in pixels.
         colour: of the letters.
-        anchor: Pillow's two letters; "la" is the upper left, "ra" the upper right.
+        anchor: Pillow's two letters: "la" is the upper left, "ma" the top middle, "ra" the
+            upper right.
         room: cut the text to this many pixels.
     """
     line = readable(text) if room is None else fitted(text, size, room)
-    draw.text(at, line, fill=colour, font=font_for(line, size), anchor=anchor)
+    if not line:
+        return
+    letters_, rise = _set(line, size)
+    share = {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]]
+    left = at[0] - share * width(line, size) - _PAD
+    draw.bitmap((round(left), round(at[1]) - rise), letters_, fill=colour)
+
+
+#: Room around a line for slanting and accented letters, in pixels.
+_PAD = 3
+
+
+@functools.lru_cache(maxsize=512)
+def _set(line: str, size: int) -> tuple[Image.Image, int]:
+    """The letters of a line as a mask, and how far its upper edge is above the ascender's."""
+    pieces = runs(line)
+    ascent = _ascent(size, pieces[0][1])
+    above = max(_ascent(size, path) for _, path in pieces) - ascent + size // 3
+    mask = Image.new("L", (int(width(line, size)) + 2 * _PAD + 1, above + ascent + size), 0)
+    draw, x = ImageDraw.Draw(mask), float(_PAD)
+    for part, path in pieces:
+        draw.text((x, above + ascent), part, fill=255, font=font(size, path), anchor="ls")
+        x += font(size, path).getlength(part)
+    return mask, above
+
+
+def _ascent(size: int, path: Path | None) -> int:
+    found = font(size, path)
+    return found.getmetrics()[0] if isinstance(found, ImageFont.FreeTypeFont) else size
 
 
 def png(image: Image.Image) -> bytes:
