@@ -1,4 +1,5 @@
 # make demo    a sketch and a prompt become a picture, with the attention that made it
+# make app     the studio in the browser (PORT=7860)
 # make test    the tests
 # make check   style, types and the rules of the rooms
 # make bench   the benchmarks
@@ -8,13 +9,17 @@
 
 RUN := .venv/bin/python
 ARGS ?=
+PORT ?= 7860
 export PYTHON
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo app test check bench setup clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.ready
 	@$(RUN) examples/demo.py
+
+app: .venv/.ready-web
+	@.venv/bin/scribble app --port $(PORT)
 
 test: .venv/.ready-dev
 	$(RUN) -m pytest $(ARGS)
@@ -33,9 +38,13 @@ setup: .venv/.ready-dev
 .venv/.ready: pyproject.toml constraints.txt
 	@.ci/setup
 
+.venv/.ready-web: pyproject.toml constraints.txt
+	@.ci/setup web
+	@touch .venv/.ready
+
 .venv/.ready-dev: pyproject.toml constraints.txt
 	@.ci/setup dev
-	@touch .venv/.ready
+	@touch .venv/.ready .venv/.ready-web
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis

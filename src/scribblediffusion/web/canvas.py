@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from abc import ABCMeta
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.component_meta import ComponentMeta
 from PIL import Image
 
 from scribblediffusion.errors import SketchError
@@ -37,7 +39,14 @@ def sheet_of(sketch: Image.Image) -> dict[str, Any]:
     return {"background": sheet, "layers": [], "composite": sheet}
 
 
-class Canvas(gr.ImageEditor):
+class _WithoutStub(ComponentMeta):
+    """Gradio writes a stub file beside the source of each component class; not beside ours."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
     """An image editor that refuses too many layers, too many pixels, and addresses.
 
     Args:
