@@ -31,21 +31,20 @@ from scribblediffusion.attention.trace import CONDITION, AttentionTrace, Layer, 
 from scribblediffusion.errors import NotRecordedError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: Blocks of single layers and heads are packed along until they are so many bytes together.
-INLINE = 1_500_000
 #: Previews are at most this wide and high, in pixels.
 PREVIEW = 256
 #: Pictures larger than this, in pixels, travel as JPEG.
 LOSSLESS = 512 * 512
 
 
-def pack(trace: AttentionTrace, *, run: str | None = None, inline: int = INLINE) -> dict[str, Any]:
+def pack(trace: AttentionTrace, *, run: str | None = None, inline: int = 0) -> dict[str, Any]:
     """Everything that the explorer needs of one run, first picture of the batch.
 
     Args:
         trace: The run.
         run: An opaque name of the run, by which the page asks for blocks that are not inside.
-        inline: Bytes that the maps of single layers and heads may take; the mean is always there.
+        inline: Bytes that the maps of single layers and heads may take together, for a page without
+            a server to ask; the mean of all is always there.
 
     Returns:
         Plain JSON values; the module's docstring says how the maps are coded. `error` is the

@@ -5,7 +5,8 @@ function compareRuns(element, props, watch) {
   const inferno = bytesOf(props.inferno);
   const slide = find(".slide"), wipe = find(".wipe"), words = find(".words");
   const sides = { a: find(".side.a"), b: find(".side.b") };
-  let data = null, chosen = null, buttons = [];
+  let data = null, chosen = null, shared = true, buttons = [];
+  const id = `sc${Math.random().toString(36).slice(2, 9)}`;
   const rest = roving(words, () => buttons, () => 1);
 
   const cut = () => {
@@ -47,7 +48,8 @@ function compareRuns(element, props, watch) {
   function drawSides() {
     const [rows, cols] = data.grid;
     const heats = data.words.flatMap((w) => [w.before.top, w.after.top]);
-    const top = Math.max(...heats, chosen.before?.top ?? 0, chosen.after?.top ?? 0) || 1;
+    const own = [chosen.before?.top ?? 0, chosen.after?.top ?? 0];
+    const top = Math.max(...(shared ? heats : []), ...own) || 1;
     for (const [side, coded] of [["a", chosen.before], ["b", chosen.after]]) {
       const canvas = sides[side].querySelector("canvas");
       canvas.hidden = !coded;
@@ -58,7 +60,7 @@ function compareRuns(element, props, watch) {
     find(".heat-bar").style.visibility = shown ? "visible" : "hidden";
     find(".heat-bar .ramp").style.background = gradientOf(inferno);
     fillTicks(".heat-bar", ticksOf(top, ""));
-    say(find(".heat-note"), shown ? `“${chosen.name}”: times the even share, whole run · one scale for all words of both runs · ${gridNote(rows, cols, true)}` : "the two pictures; choose a word below to see its map in both");
+    say(find(".heat-note"), shown ? `“${chosen.name}”: times the even share, whole run · one scale for ${shared ? "all words of" : ""} both runs · ${gridNote(rows, cols, true)}` : "the two pictures; choose a word below to see its map in both");
   }
 
   function drawChange() {
@@ -91,7 +93,7 @@ function compareRuns(element, props, watch) {
 
   function drawWordChange(canvas, word) {
     const [rows, cols] = data.grid;
-    const top = Math.max(...data.words.map((w) => w.change.top)) || 1;
+    const top = Math.max(...(shared ? data.words : [word]).map((w) => w.change.top)) || 1;
     const ground = element.closest(".dark") ? [44, 46, 54] : [242, 242, 239];
     const mixed = (v) => {
       const level = Math.min(1, Math.abs(v) / top), end = v < 0 ? props.weaker : props.stronger;
@@ -101,11 +103,17 @@ function compareRuns(element, props, watch) {
     const css = (rgb) => `rgb(${rgb.join(" ")})`;
     find(".change-bar .ramp").style.background = `linear-gradient(to right, ${css(props.weaker)}, ${css(ground)}, ${css(props.stronger)})`;
     fillTicks(".change-bar", [[0, `−${top.toFixed(1)}`], [0.5, "0"], [1, `+${top.toFixed(1)}`]]);
-    say(find(".change-note"), "after less before, in even shares · blue weaker, orange stronger · one scale for all words");
+    say(find(".change-note"), `after less before, in even shares · blue weaker, orange stronger · ${shared ? "one scale for all words" : "this word’s own scale"}`);
     const r = word.r === null ? "undefined" : word.r.toFixed(2);
     const facts = `“${word.name}”: ${percent(word.moved)} of its map is somewhere else, correlation ${r}; share of all attention ${percent(word.shares[0])} before, ${percent(word.shares[1])} after.`;
     say(find(".facts"), facts);
     canvas.setAttribute("aria-label", `Change of the map of ${facts}`);
+  }
+
+  /** The sketches, where they are not the same. */
+  function drawing(side) {
+    const differ = data.a.sketch !== data.b.sketch;
+    return differ && side.sketch ? make("img", { src: side.sketch, alt: "sketch", class: "drawing" }) : null;
   }
 
   function fillTicks(bar, ticks) {
@@ -119,7 +127,7 @@ function compareRuns(element, props, watch) {
     const [height, width] = data.size;
     for (const stage of element.querySelectorAll(".stage")) stage.style.aspectRatio = `${width} / ${height}`;
     find(".prompts").replaceChildren(...[["before", data.a], ["after", data.b]].map(([name, side]) =>
-      make("p", {}, make("b", {}, name), side.prompt || "no prompt", side.complete ? "" : " (stopped)")));
+      make("p", {}, make("b", {}, name), drawing(side), side.prompt || "no prompt", side.complete ? "" : " (stopped)")));
     for (const side of ["a", "b"]) {
       const image = sides[side].querySelector("img");
       image.hidden = !data[side].picture;
@@ -140,6 +148,10 @@ function compareRuns(element, props, watch) {
     find(".comparison").hidden = true;
   }
   new MutationObserver(() => data && chosen && drawChange()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  find(".dials").append(choice(`${id}scale`, "scale", [["shared", "shared"], ["own", "own"]], "shared", (v) => {
+    shared = v === "shared";
+    if (chosen) choose(chosen);
+  }));
   watch("value", receive);
   receive();
 }

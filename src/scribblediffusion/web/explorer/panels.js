@@ -147,7 +147,7 @@ function rankingPart(app) {
 
 /** Opacity, colours, scale, enlargement, layer and head. */
 function controlsPart(app) {
-  const node = app.find(".controls");
+  const node = app.find(".controls"), dials = app.find(".dials");
   let key = null;
 
   async function pick(layer, head) {
@@ -193,10 +193,11 @@ function controlsPart(app) {
     const opacity = make("input", { type: "range", min: 0, max: 100, value: Math.round(100 * app.opacity), "aria-label": "Opacity of the map",
       oninput: () => app.look({ opacity: Number(opacity.value) / 100 }) });
     const toggle = (name, label, options, taken, change) => choice(app.id + name, label, options, taken, (v) => app.look(change(v)));
-    node.replaceChildren(
+    dials.replaceChildren(
       make("label", { class: "field" }, make("span", {}, "opacity"), opacity),
+      toggle("scale", "scale", [["shared", "shared"], ["own", "own"]], app.shared ? "shared" : "own", (v) => ({ shared: v === "shared" })));
+    node.replaceChildren(
       toggle("colours", "colours", [["inferno", "inferno"], ["cividis", "cividis"]], app.colours, (v) => ({ colours: v })),
-      toggle("scale", "scale", [["shared", "shared"], ["own", "own"]], app.shared ? "shared" : "own", (v) => ({ shared: v === "shared" })),
       toggle("view", "numbers", [["heat", "where it acted"], ["raw", "share of each place"]], app.heat ? "heat" : "raw", (v) => ({ heat: v === "heat" })),
       toggle("smooth", "enlarged", [["smooth", "smoothly"], ["nearest", "as squares"]], app.smooth ? "smooth" : "nearest", (v) => ({ smooth: v === "smooth" })),
       ...(app.live ? [] : layers()),

@@ -154,8 +154,8 @@ function aiming(app, stage) {
 /** The colour bar with its numbers, and in words what they are. */
 function drawBar(app, subject, seen) {
   const bar = app.find(".bar"), note = app.find(".scale-note");
-  bar.style.visibility = seen ? "visible" : "hidden";
-  if (!seen) return say(note, "");
+  bar.classList.toggle("off", !seen);
+  if (!seen) return say(note, "The picture alone: no map is shown.");
   app.find(".ramp").style.background = gradientOf(app.tables[app.colours]);
   const ticks = ticksOf(seen.top * (app.heat ? 1 : 100), app.heat ? "" : "%");
   app.find(".ticks").replaceChildren(...ticks.map(([at, text]) => make("span", { style: `left:${100 * at}%` }, text)));
