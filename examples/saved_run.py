@@ -1,6 +1,9 @@
-"""Draw a saved run again: no model, no torch, no diffusers.
+"""Draw a saved run again, with `AttentionVisualizer`: no model, no torch, no diffusers.
 
-python examples/saved_run.py TRACE.safetensors [WORD]
+    python examples/saved_run.py [TRACE.safetensors [WORD]]
+
+numpy, pillow, matplotlib, scikit-image, safetensors, platformdirs and python-ulid are enough.
+Without a trace, the short run in examples/traces is drawn.
 """
 
 import sys
@@ -22,6 +25,7 @@ def main(path: Path, word: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    arguments = sys.argv[1:] or [str(Path(__file__).parent / "traces" / "fish.safetensors")]
+    if len(arguments) > 2 or not Path(arguments[0]).is_file():
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    main(Path(arguments[0]), *arguments[1:])
