@@ -1,182 +1,326 @@
-"""What capture costs on Stable Diffusion 1.5's architecture (random weights, one CPU thread).
+"""What capture costs: nothing, ours, the naive way and two other packages, side by side.
 
-Interleaved, in one process, medians: no capture, ours, the naive way (every layer's full
-probabilities kept), and attention-map-diffusers where it is installed. Reported: time a step and
-what it adds, bytes kept, and whether the latents are bit for bit those without capture.
+    python benchmarks/capture.py [--steps 3] [--rounds 3] [--size 256] [--sdxl 1] [--docs]
 
-    python benchmarks/capture.py [--steps 3] [--repeats 3] [--size 256] [--json FILE]
+On Stable Diffusion 1.5's UNet (with `--sdxl 1` on SDXL's), random weights, one CPU thread, with
+guidance. All ways take turns in one process. Reported: what each adds to a step while the run
+goes on, what it takes afterwards until the map of a word is there, bytes kept, how much further
+resident memory rises, and whether the latents are bit for bit those without capture.
+
+The other packages are measured where they are installed: `benchmarks/rivals.py` installs them and
+runs this file with them.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
-import logging
-import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from architectures import SD15, SDXL, WORD, Loop, build
+from diffusers.models.attention_processor import AttnProcessor
+from measuring import (
+    Spread,
+    bars,
+    differences,
+    machine,
+    options,
+    panels,
+    rise_of_memory,
+    show,
+    write,
+)
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
-from scribblediffusion.attention.layout import KeyLayout
-from scribblediffusion.attention.records import Prompt, Token, Word
 
-_log = logging.getLogger("benchmarks.capture")
-#: "a red apple on a wooden table", with CLIP's start and end.
-WORDS = ("a", "red", "apple", "on", "a", "wooden", "table")
+
+@dataclass(frozen=True)
+class Kept:
+    """What one way has after a run: the map of a word, and the bytes it kept for all of them."""
+
+    map: np.ndarray | None
+    nbytes: int
+
+
+Finish = Callable[[], Kept]
+Way = Callable[[Loop], AbstractContextManager[Finish]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of capturing: medians over the repeats."""
+    """One way of capturing.
+
+    Attributes:
+        name: what it is.
+        step: seconds a step of the run, capture going on.
+        added: seconds that capture adds to a step, round by round.
+        last: the same for the last step alone: ours is audited on the first and the middle one,
+            which are two of a run's three steps here and two of twenty in most runs.
+        after: seconds after the run until the map of a word is there.
+        nbytes: kept for the run.
+        memory: bytes by which resident memory rises above that of a run without capture.
+        identical: whether the final latents have the same bits.
+        shape: of the map of the word.
+    """
 
     name: str
-    seconds_a_step: float
-    spread: float
-    added_ms_a_step: float
-    megabytes: float
+    step: Spread
+    added: Spread
+    last: Spread
+    after: Spread
+    nbytes: int
+    memory: int | None
     identical: bool
-
-
-class Pipe:
-    """Stable Diffusion 1.5's UNet and loop with guidance; the text encoder plays no part here."""
-
-    def __init__(self, size: int) -> None:
-        torch.manual_seed(0)
-        self.unet = UNet2DConditionModel(
-            sample_size=64, cross_attention_dim=768, attention_head_dim=8
-        ).eval()
-        self.scheduler = DDIMScheduler(steps_offset=1, clip_sample=False)
-        self.latent = size // 8
-
-    def key_layout(self) -> KeyLayout:
-        """77 text keys of which start, words and end are used."""
-        tokens = [Token(i, w) for i, w in enumerate(("<start>", *WORDS, "<end>"))]
-        tokens += [Token(i, "<pad>", padding=True) for i in range(len(tokens), 77)]
-        words = tuple(Word(w, (i + 1,), start=i) for i, w in enumerate(WORDS))
-        prompt = Prompt(" ".join(WORDS), tuple(tokens), words)
-        return KeyLayout({"text": range(77)}, (prompt,), branches=("unconditional", "full"))
-
-    @torch.no_grad()
-    def __call__(self, steps: int) -> torch.Tensor:
-        """The final latents."""
-        generator = torch.Generator().manual_seed(0)
-        condition = torch.randn(2, 77, 768, generator=generator)
-        latents = torch.randn(1, 4, self.latent, self.latent, generator=generator)
-        self.scheduler.set_timesteps(steps)
-        for t in self.scheduler.timesteps:
-            free, full = self.unet(latents.expand(2, -1, -1, -1), t, condition).sample.chunk(2)
-            latents = self.scheduler.step(free + 7.5 * (full - free), t, latents).prev_sample
-        return latents
+    shape: tuple[int, ...] | None
 
 
 @contextmanager
-def nothing(pipe: Pipe) -> Iterator[Callable[[], int]]:
+def nothing(loop: Loop) -> Iterator[Finish]:
     """No capture."""
-    yield lambda: 0
+    yield lambda: Kept(None, 0)
+
+
+def ours(heads: Any) -> Way:
+    """`RealAttentionExtractor`: every step and layer, in memory that is bounded beforehand."""
+
+    @contextmanager
+    def way(loop: Loop) -> Iterator[Finish]:
+        with RealAttentionExtractor(loop, heads=heads) as extractor:
+            yield lambda: _finished(extractor)
+
+    return way
+
+
+def _finished(extractor: RealAttentionExtractor) -> Kept:
+    trace = extractor.trace
+    if trace.audit is None or not trace.audit.passed:
+        raise SystemExit(
+            f"the capture failed its audit, so its cost is worth nothing: {trace.audit}"
+        )
+    return Kept(trace.word(WORD), trace.nbytes)
+
+
+class KeepEverything(AttnProcessor):
+    """What most notebooks do: attention without the fused kernel, its probabilities put aside."""
+
+    def __init__(self, kept: list[torch.Tensor]) -> None:
+        self.kept = kept
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Places `[B, S, C]` and condition `[B, K, width]` to `[B, S, C]`."""
+        q = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        k = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
+        v = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        probabilities = attn.get_attention_scores(q, k, attention_mask)
+        self.kept.append(probabilities)
+        mixed = attn.batch_to_head_dim(probabilities @ v)
+        return attn.to_out[1](attn.to_out[0](mixed))
 
 
 @contextmanager
-def ours(pipe: Pipe) -> Iterator[Callable[[], int]]:
-    """`RealAttentionExtractor` with its defaults."""
-    with RealAttentionExtractor(pipe) as extractor:
-        yield lambda: extractor.trace.nbytes
-
-
-@contextmanager
-def naive(pipe: Pipe) -> Iterator[Callable[[], int]]:
-    """Every `attn2`'s full probabilities, kept for every step, head and branch."""
+def naive(loop: Loop) -> Iterator[Finish]:
+    """Full probabilities of every `attn2`, for every step, head and branch."""
     kept: list[torch.Tensor] = []
-    handles = []
-    for name, module in pipe.unet.named_modules():
-        if name.endswith("attn2"):
-            keep = _naive_hook(kept)
-            handles.append(module.register_forward_hook(keep, with_kwargs=True))
+    layers = [m for name, m in loop.unet.named_modules() if name.endswith("attn2")]
+    before = [layer.processor for layer in layers]
+    for layer in layers:
+        layer.set_processor(KeepEverything(kept))
     try:
-        yield lambda: sum(p.nbytes for p in kept)
+        yield lambda: Kept(_naive_map(loop, kept), sum(p.nbytes for p in kept))
     finally:
-        for handle in handles:
-            handle.remove()
+        for layer, processor in zip(layers, before, strict=True):
+            layer.set_processor(processor)
 
 
-def _naive_hook(kept: list[torch.Tensor]) -> Callable[..., None]:
-    def keep(module: Any, args: tuple, kwargs: dict[str, Any], output: torch.Tensor) -> None:
-        q = module.head_to_batch_dim(module.to_q(args[0]))
-        k = module.head_to_batch_dim(module.to_k(kwargs["encoder_hidden_states"]))
-        kept.append(module.get_attention_scores(q, k))
+def _naive_map(loop: Loop, kept: list[torch.Tensor]) -> np.ndarray:
+    """The word's column in the half with the prompt; mean of heads, layers and steps."""
+    column = 1 + loop.words.index(WORD)
+    return _mean_of_maps([p[len(p) // 2 :, :, column].mean(0) for p in kept], loop)
 
-    return keep
+
+def _mean_of_maps(maps: list[torch.Tensor], loop: Loop) -> np.ndarray:
+    """Maps of single layers, `[places]` each, on the finest of their grids."""
+    most = max(one.numel() for one in maps)
+    shape = (round((most * loop.height / loop.width) ** 0.5), -1)
+    finest = torch.empty(most).view(shape).shape
+    grids = []
+    for one in maps:
+        coarser = round((most / one.numel()) ** 0.5)
+        grid = one.float().view(1, 1, finest[0] // coarser, -1)
+        grids.append(torch.nn.functional.interpolate(grid, finest, mode="area")[0, 0])
+    return torch.stack(grids).mean(0).numpy()
 
 
 @contextmanager
-def attention_map_diffusers(pipe: Pipe) -> Iterator[Callable[[], int]]:
-    """attention-map-diffusers 1.x: it keeps queries and keys, and computes the maps afterwards."""
-    from attention_map_diffusers import AttentionCapture
+def attention_map_diffusers(loop: Loop) -> Iterator[Finish]:
+    """attention-map-diffusers: it keeps queries and keys, and computes the maps afterwards."""
+    from attention_map_diffusers import AttentionCapture  # pyright: ignore[reportMissingImports]
 
-    with AttentionCapture(pipe, timesteps="all") as capture:
-        yield lambda: (capture.compute(), capture.collector.capture_bytes)[1]
+    with AttentionCapture(loop, timesteps="all") as capture:
+
+        def finish() -> Kept:
+            held = capture.collector.capture_bytes
+            maps = capture.compute()
+            column = 1 + loop.words.index(WORD)
+            layers = [record.data[-1, 0, :, column] for record in maps.records]
+            return Kept(_mean_of_maps(layers, loop), held)
+
+        yield finish
 
 
-def measure(size: int, steps: int, repeats: int) -> list[Row]:
-    """Every way in turn, `repeats` times over."""
-    ways: dict[str, Callable[[Pipe], Any]] = {"no capture": nothing, "ours": ours, "naive": naive}
-    pipe = Pipe(size)
-    if importlib.util.find_spec("attention_map_diffusers") is not None:
-        ways["attention-map-diffusers"] = attention_map_diffusers
-    expected = pipe(steps)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    size_of: dict[str, int] = {}
-    same: dict[str, bool] = {}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            with way(pipe) as finish:
-                begin = time.perf_counter()
-                latents = pipe(steps)
-                size_of[name] = finish()  # until the maps are there
-                times[name].append((time.perf_counter() - begin) / steps)
-                same[name] = torch.equal(latents, expected)
-    bare = times["no capture"]
+@contextmanager
+def daam(loop: Loop) -> Iterator[Finish]:
+    """DAAM: it sums the maps of each head over the steps while the run goes on."""
+    from daam import trace  # pyright: ignore[reportMissingImports]
+
+    with trace(loop) as tracer:
+
+        def finish() -> Kept:
+            held = sum(one.nbytes for _, one in tracer.all_heat_maps)
+            heat = tracer.compute_global_heat_map().compute_word_heat_map(WORD)
+            return Kept(heat.heatmap.numpy(), held)
+
+        yield finish
+
+
+def ways() -> dict[str, Way]:
+    """Those that can be measured here."""
+    found: dict[str, Way] = {
+        "no capture": nothing,
+        "ours, mean of heads": ours("mean"),
+        "ours, all heads": ours("all"),
+        "naive, full probabilities": naive,
+    }
+    for package, way in (("attention-map-diffusers", attention_map_diffusers), ("daam", daam)):
+        try:
+            found[f"{package} {version(package)}"] = way
+        except PackageNotFoundError:
+            print(f"{package} is not installed here, so it is left out (see benchmarks/rivals.py)")
+    return found
+
+
+def once(way: Way, loop: Loop, steps: int) -> tuple[float, float, float, torch.Tensor, Kept]:
+    """Seconds a step, of the last step and afterwards; the latents; what was kept."""
+    with way(loop) as finish:
+        begin = time.perf_counter()
+        latents = loop(steps)
+        end = time.perf_counter()
+        kept = finish()
+        after = time.perf_counter() - end
+        return (end - begin) / steps, loop.seconds[-1], after, latents, kept
+
+
+def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> list[Row]:
+    """Every way in turn, `rounds` times over, who begins taking turns."""
+    chosen = ways()
+    names = list(chosen)
+    rise = {n: rise_of_memory(lambda n=n: once(chosen[n], loop, steps)) for n in names * memory}
+    expected = loop(steps)  # warms up, too
+    run: dict[str, list[float]] = {name: [] for name in names}
+    last: dict[str, list[float]] = {name: [] for name in names}
+    after: dict[str, list[float]] = {name: [] for name in names}
+    kept: dict[str, Kept] = {}
+    same = dict.fromkeys(names, True)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds, final, later, latents, kept[name] = once(chosen[name], loop, steps)
+            run[name].append(seconds)
+            last[name].append(final)
+            after[name].append(later)
+            same[name] &= torch.equal(latents, expected)
+    if not bool(torch.isfinite(expected).all()):
+        raise SystemExit("the latents are not finite: nothing can be said of their bits")
     return [
         Row(
             name,
-            statistics.median(mine),
-            max(mine) - min(mine),
-            1000 * statistics.median(a - b for a, b in zip(mine, bare, strict=True)),
-            size_of[name] / 1e6,
+            Spread.of(run[name]),
+            differences(run[name], run["no capture"]),
+            differences(last[name], last["no capture"]),
+            Spread.of(after[name]),
+            kept[name].nbytes,
+            _above(rise, name),
             same[name],
+            None if kept[name].map is None else kept[name].map.shape,
         )
-        for name, mine in times.items()
+        for name in names
     ]
 
 
+def _above(rise: dict[str, int | None], name: str) -> int | None:
+    mine, bare = rise.get(name), rise.get("no capture")
+    return None if mine is None or bare is None else mine - bare
+
+
 def main() -> None:
-    """Run, print a table, and write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    """Measure, print, write."""
+    chosen = options(
+        __doc__,
+        size=(256, "pixels of a side"),
+        steps=(3, "denoising steps of a run"),
+        rounds=(3, "runs of each way"),
+        sdxl=(0, "1 for SDXL's UNet, which needs 11 GB"),
+        memory=(1, "0 to leave out the memory, which takes one more run of each way"),
+    )
     torch.set_num_threads(1)
-    rows = measure(options.size, options.steps, options.repeats)
-    _log.info("%-26s %9s %9s %10s %9s  same", "", "s/step", "spread", "added ms", "MB kept")
-    for row in rows:
-        _log.info(
-            "%-26s %9.3f %9.3f %10.1f %9.2f  %s",
-            row.name, row.seconds_a_step, row.spread, row.added_ms_a_step, row.megabytes,
-            "yes" if row.identical else "NO",
-        )  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+    name = "SDXL" if chosen.sdxl else "SD 1.5"
+    loop = Loop(build(SDXL if chosen.sdxl else SD15), chosen.size // 8, chosen.size // 8)
+    rows = measure(loop, chosen.steps, chosen.rounds, memory=bool(chosen.memory))
+    title = f"{name}'s UNet, {chosen.size}×{chosen.size}, {chosen.steps} steps, one thread"
+    columns = (
+        "",
+        "s a step",
+        "adds, ms a step",
+        "after, ms",
+        "kept, MB",
+        "memory, MB",
+        "same bits",
+    )
+    show(title, columns, map(_cells, rows), "medians of rounds (least to most)")
+    figure, axes = panels(3)
+    names = [row.name for row in rows[1:]]
+    milliseconds = [_times(row.added, 1000) for row in rows[1:]]
+    bars(axes[0], names, milliseconds, "added to a step, ms")
+    bars(axes[1], names, [_times(row.after, 1000) for row in rows[1:]], "after the run, ms")
+    bars(axes[2], names, [Spread.of([row.nbytes / 1e6]) for row in rows[1:]], "kept, MB")
+    axes[2].set_xscale("log")
+    for axis in axes[1:]:
+        axis.set_yticklabels([])
+    figure.suptitle(title)
+    record = {"machine": machine(1), "what": title, "rows": rows}
+    write(f"capture-{'sdxl' if chosen.sdxl else 'sd15'}", record, figure, docs=chosen.docs)
+
+
+def _times(spread: Spread, factor: float) -> Spread:
+    values = (factor * x for x in (spread.median, spread.low, spread.high))
+    return Spread(*values, spread.count)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    bare = row.name == "no capture"
+    return (
+        row.name,
+        row.step.show(),
+        "" if bare else row.added.show(1000, 0),
+        "" if bare else row.last.show(1000, 0),
+        "" if bare else row.after.show(1000, 0),
+        "" if bare else f"{row.nbytes / 1e6:.2f}",
+        "" if bare or row.memory is None else f"{row.memory / 1e6:.0f}",
+        "" if bare else "yes" if row.identical else "NO",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
