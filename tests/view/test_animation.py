@@ -5,6 +5,7 @@ import shutil
 import sys
 import types
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -23,6 +24,22 @@ def test_webp_and_refused_endings(bare_trace, tmp_path):
     with pytest.raises(SettingError, match="one for each"):
         save_animation([], [], tmp_path / "a.gif")
     assert [p.name for p in tmp_path.iterdir()] == ["a.webp"]
+
+
+def test_mp4_is_a_film_of_the_same_frames(bare_trace, tmp_path):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    evolution = Evolution.of(bare_trace, "apple")
+    reader = imageio_ffmpeg.read_frames(str(evolution.save(tmp_path / "a.mp4")))
+    about = next(reader)
+    pictures = list(reader)
+    assert about["codec"] == "h264"
+    assert about["size"] == tuple(side - side % 2 for side in evolution.frame(0).size)
+    assert len(pictures) == sum(round(stays / 40) for stays in evolution.durations)
+    width, height = about["size"]
+    for number, frame in ((0, pictures[0]), (-1, pictures[-1])):
+        seen = np.frombuffer(frame, np.uint8).reshape(height, width, 3).astype(int)
+        drawn = np.asarray(evolution.frame(number).crop((0, 0, width, height)), int)
+        assert np.abs(seen - drawn).mean() < 4
 
 
 def test_mp4_goes_through_ffmpeg_or_says_what_to_install(tmp_path, monkeypatch):

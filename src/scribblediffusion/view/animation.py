@@ -141,6 +141,6 @@ def _ffmpeg() -> str:
     if importlib.util.find_spec("imageio_ffmpeg") is not None:
         return importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     raise SettingError(
-        "MP4 needs ffmpeg, which is not on this machine: install it or the package "
-        "imageio-ffmpeg, or ask for GIF or WebP"
+        "MP4 needs ffmpeg, which is not on this machine: install it, or imageio-ffmpeg which "
+        'brings it (pip install "scribblediffusion[video]"), or ask for GIF or WebP'
     )
