@@ -1,0 +1,504 @@
+"""What `scribble evaluate maps` writes: tables, plots, one JSON, and measured parts of a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scribblediffusion.analysis.change import picture_change
+from scribblediffusion.errors import SettingError
+from scribblediffusion.evaluate.findings import (
+    AIMS,
+    WORDS,
+    Evidence,
+    Found,
+    examples,
+    had_effect,
+    typical,
+)
+from scribblediffusion.evaluate.intervals import Interval
+from scribblediffusion.evaluate.maps import PICTURES
+from scribblediffusion.view import evidence as view
+from scribblediffusion.view.figure import save_figure
+
+#: Largest change that the change maps show, in ΔE*ab.
+CHANGE_TOP = 40.0
+NAMES = {
+    "noun": "nouns",
+    "colour": "colour words",
+    "ground": "ground's colour",
+    "other": "other words",
+    "stroke": "strokes",
+}
+EDITS = (
+    ("noun", "removed"),
+    ("noun", "replaced"),
+    ("noun", "knocked out"),
+    ("colour", "removed"),
+    ("colour", "replaced"),
+    ("colour", "knocked out"),
+    ("ground", "removed"),
+    ("other", "removed"),
+    ("stroke", "erased"),
+)
+_BLOCK = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
+    """Writes `maps.json`, `maps.md` and the plots beside the records.
+
+    Args:
+        evidence: what was measured.
+        page: a Markdown page whose measured parts and pictures are brought up to date.
+
+    Returns:
+        The parts in Markdown, by name.
+
+    Raises:
+        SettingError: there is no such page.
+    """
+    if page is not None and not page.is_file():
+        raise SettingError(f"{page}: there is no such page to bring up to date")
+    parts = blocks(evidence)
+    text = "\n".join(part for name, part in parts.items())
+    (evidence.folder / "maps.md").write_text(text, encoding="utf-8")
+    found = json.dumps(figures(evidence), indent=1) + "\n"
+    (evidence.folder / "maps.json").write_text(found, encoding="utf-8")
+    drawn = plots(evidence)
+    for name, figure in drawn.items():
+        save_figure(figure, evidence.folder / f"{name}.png")
+    if page is not None:
+        pictures = page.parent / "images" / "maps"
+        for name, figure in drawn.items():
+            save_figure(figure, pictures / f"{name}.png")
+        page.write_text(filled(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    return parts
+
+
+def filled(page: str, parts: dict[str, str]) -> str:
+    """A page with its measured parts, ``<!-- measured: name --> … <!-- end -->``, as they are now.
+
+    Raises:
+        SettingError: the page asks for a part that there is not.
+    """
+    unknown = [name for _, name, _ in _BLOCK.findall(page) if name not in parts]
+    if unknown:
+        raise SettingError(f"measured parts {unknown}: there are {', '.join(parts)}")
+    return _BLOCK.sub(lambda m: f"{m[1]}{parts[m[2]]}{m[3]}", page)
+
+
+def figures(evidence: Evidence) -> dict[str, Any]:
+    """Every figure with its interval, as plain JSON values."""
+    choice = evidence.choice()
+    return {
+        "about": evidence.about | _scenes(evidence),
+        "localisation": {
+            view_: {k: _plain(evidence.located(k, view_)) for k in evidence.kinds}
+            for view_ in evidence.views
+            if not view_.startswith("choice ")
+        },
+        "choice": None if choice is None else _plain(choice),
+        "causal": {
+            f"{kind}, {edit}": {
+                where: _plain(evidence.explained(kind, edit, where))
+                for where in ("picture", "latents")
+            }
+            for kind, edit in EDITS
+        },
+        "effects": {
+            f"{kind}, {edit}": _plain(_effects(evidence, kind, edit)) for kind, edit in EDITS
+        },
+        "over_time": {
+            kind: {
+                "removed from": _plain(evidence.over_time(kind, True)),
+                "removed until": _plain(evidence.over_time(kind, False)),
+                "attention": _plain(evidence.attention_over_time(kind)),
+            }
+            for kind in WORDS
+        },
+        "examples": _plain(examples(evidence)),
+    }
+
+
+def _scenes(evidence: Evidence) -> dict[str, int]:
+    return {
+        "localisation_scenes": len(evidence.localisation),
+        "causal_scenes": len(evidence.effects),
+        "time_scenes": len([r for r in evidence.moments if "moments" in r]),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def blocks(evidence: Evidence) -> dict[str, str]:
+    """The parts of the report in Markdown, by name."""
+    return {
+        "about": _about(evidence),
+        "localisation": _localisation(evidence),
+        "noise": _noise(evidence),
+        "layers": _layers(evidence),
+        "choice": _choice(evidence),
+        "causal": _causal(evidence),
+        "typical": _typical(evidence),
+        "time": _time(evidence),
+        "ignored": _ignored(evidence),
+    }
+
+
+def _about(evidence: Evidence) -> str:
+    about, many = evidence.about, _scenes(evidence)
+    proved = sum(bool(record["audit"]) for record in evidence.localisation)
+    return (
+        f"Measured on {many['localisation_scenes']} held-out scenes of two and three objects "
+        f"(causal experiments: {many['causal_scenes']}; over time: {many['time_scenes']}), "
+        f"{about['steps']} steps, weights `{about['weights']}`, seed {about['seed']}. In brackets: "
+        f"95 % intervals, bootstrap over scenes. The audit passed in {proved} of "
+        f"{many['localisation_scenes']} runs. To repeat it:\n\n"
+        f"    scribble evaluate maps --scenes {evidence.scenes} --output maps\n\n"
+    )
+
+
+def _localisation(evidence: Evidence) -> str:
+    lines = [
+        "| map of | measure | on its own object | aim | chance | on another object (chance there) "
+        "| other tokens' maps on this object |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind in evidence.kinds:
+        found = evidence.located(kind)
+        label = f"{NAMES.get(kind, kind)} ({found.own[0].count})"
+        for i, measure in enumerate(("pointing game", "IoU, equal area", "AUC")):
+            aim = f"≥ {AIMS[kind]:.2f}" if not i and kind in AIMS else ""
+            wrong = "–"
+            if found.wrong and found.wrong_chance:
+                wrong = f"{found.wrong[i].number()} ({found.wrong_chance[i]:.2f})"
+            shuffled = found.shuffled[i].number() if found.shuffled else "–"
+            lines.append(
+                f"| {label if not i else ''} | {measure} | **{found.own[i].number()}** | {aim} "
+                f"| {found.chance[i]:.2f} | {wrong} | {shuffled} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _noise(evidence: Evidence) -> str:
+    steps = [v for v in evidence.views if v.startswith("step ")]
+    lines = ["| noise remaining | nouns point | colour words point |", "| ---: | ---: | ---: |"]
+    shown = sorted({0, len(steps) // 4, len(steps) // 2, 3 * len(steps) // 4, len(steps) - 1})
+    for i in shown:
+        cells = [_cell(evidence, kind, steps[i]) for kind in WORDS]
+        lines.append(f"| {100 * evidence.noise[i]:.0f} % | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(evidence: Evidence, kind: str, view_: str) -> str:
+    return evidence.located(kind, view_).own[0].percent() if kind in evidence.kinds else "–"
+
+
+def _layers(evidence: Evidence) -> str:
+    names = [v for v in evidence.views if v.startswith("layer ")]
+    rows = [(n.removeprefix("layer "), [_cell(evidence, k, n) for k in WORDS]) for n in names]
+    lines = ["| layer | nouns point | colour words point |", "| --- | ---: | ---: |"]
+    lines += [f"| `{_short(name)}` | {' | '.join(cells)} |" for name, cells in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _short(layer: str) -> str:
+    """down_blocks.1.attentions.0.transformer_blocks.0.attn2 → down 1.0 attn2."""
+    found = re.match(r"(\w+?)_blocks?\.?(\d*)\.?attentions\.(\d+).*\.(\w+)$", layer)
+    if not found:
+        return layer
+    block, number, attention, kind = found.groups()
+    return f"{block} {number + '.' if number else ''}{attention} {kind}"
+
+
+def _choice(evidence: Evidence) -> str:
+    choice = evidence.choice()
+    if choice is None:
+        return "Too few scenes to choose on one half and report on the other.\n"
+    lines = [
+        f"Chosen on {choice.scenes[0]} scenes by the IoU of nouns and colour words, reported on "
+        f"the other {choice.scenes[1]}. Best of {len(choice.ranking)} candidates: "
+        f"**{choice.name.replace(', ', '; ')}**.",
+        "",
+        "| map of | measure | all layers, all steps | chosen |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for kind in choice.chosen:
+        for i, measure in ((0, "pointing"), (1, "IoU")):
+            now, best = choice.present[kind].own[i], choice.chosen[kind].own[i]
+            label = NAMES.get(kind, kind)
+            lines.append(f"| {label} | {measure} | {now.number()} | {best.number()} |")
+    if choice.gain is not None:
+        lines += ["", f"Gain in IoU of a word's map: {choice.gain.number()}."]
+    return "\n".join(lines) + "\n"
+
+
+def _effects(evidence: Evidence, kind: str, edit: str) -> dict[str, Interval | None]:
+    return {
+        "had an effect": evidence.of_edits(lambda e: float(had_effect(e)), kind, edit),
+        "pixels": evidence.of_edits(lambda e: e["effect"], kind, edit),
+        "inside its object": evidence.of_edits(
+            lambda e: e.get("inside") if had_effect(e) else None, kind, edit
+        ),
+    }
+
+
+def _causal(evidence: Evidence) -> str:
+    lines = [
+        "| edit | had an effect | explained by its map | chance | other words' maps | in the "
+        "latents (chance) | of the change, inside its object |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for kind, edit in EDITS:
+        effects = _effects(evidence, kind, edit)
+        if effects["had an effect"] is None:
+            continue
+        seen, deep = (evidence.explained(kind, edit, w) for w in ("picture", "latents"))
+        cells = [
+            _percent(effects["had an effect"]),
+            f"**{_percent(seen['share'])}**",
+            _percent(seen["chance"]),
+            _percent(seen["control"]),
+            f"{_percent(deep['share'])} ({_percent(deep['chance'], short=True)})",
+            _percent(effects["inside its object"]),
+        ]
+        count = effects["had an effect"].count
+        lines.append(f"| {NAMES[kind]} {edit} ({count}) | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percent(found: Interval | None, *, short: bool = False) -> str:
+    if found is None:
+        return "–"
+    return f"{100 * found.value:.0f} %" if short else found.percent()
+
+
+def sentence(edit: dict[str, Any]) -> str:
+    """One edit's finding: "the map of *red* explains 81 % of what changed (…)"."""
+    share, chance, control, _ = edit["picture"]
+    if not had_effect(edit):
+        seen = 100 * edit["effect"]
+        return f"*{edit['subject']}* {edit['how']}: {seen:.1f} % of the pixels changed noticeably"
+    other = "" if control is None else f", control {100 * control:.0f} %"
+    return (
+        f"the map of *{edit['subject']}* explains {100 * share:.0f} % of what changed "
+        f"(chance {100 * chance:.0f} %{other})"
+    )
+
+
+def _typical(evidence: Evidence) -> str:
+    found = typical(evidence)
+    if found is None:
+        return "No removed word had an effect.\n"
+    record, edit = _edit(evidence, found)
+    return (
+        f"“{record['caption']}” without *{edit['subject']}*: {sentence(edit)}. "
+        "This is the median case of all nouns and colour words that had an effect.\n"
+    )
+
+
+def _time(evidence: Evidence) -> str:
+    lines = [
+        "| noise remaining | noun removed from there on | noun removed until there "
+        "| colour removed from there on | colour removed until there |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    columns = [dict(evidence.over_time(kind, after)) for kind in WORDS for after in (True, False)]
+    for noise in sorted({n for column in columns for n in column}, reverse=True):
+        cells = [_percent(column.get(noise)) for column in columns]
+        lines.append(f"| {100 * noise:.0f} % | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ignored(evidence: Evidence) -> str:
+    lines = []
+    for title, found in examples(evidence).items():
+        lines += [f"**{title.capitalize()}**", ""]
+        for case in found:
+            record, edit = _edit(evidence, case)
+            rank = sorted(record["words"].values(), reverse=True)
+            lines.append(
+                f"- *{edit['subject']}* in “{record['caption']}”: "
+                f"{100 * edit['attention']:.1f} % of all attention (the prompt's words have "
+                f"{100 * rank[-1]:.1f}–{100 * rank[0]:.1f} %); without it "
+                f"{100 * edit['effect']:.1f} % of the pixels changed noticeably."
+            )
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _edit(evidence: Evidence, case: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    record = next(r for r in evidence.effects if r["scene"] == case[0])
+    return record, record["edits"][case[1]]
+
+
+# --- plots ---------------------------------------------------------------------------------------
+
+
+def plots(evidence: Evidence) -> dict[str, Any]:
+    """Every plot, by the name of its file."""
+    drawn: dict[str, Any] = {
+        "localisation": view.bars(_bars(evidence)),
+        "noise": view.curves(_noise_curves(evidence)),
+        "layers": view.ranked(_layer_rows(evidence)),
+        "heads": _heads(evidence),
+        "causal": view.ranked(_causal_rows(evidence)),
+        "time": view.curves(_time_curves(evidence)),
+    }
+    shown = examples(evidence)
+    cases = {"typical": [c for c in [typical(evidence)] if c], **_by_file(shown)}
+    for name, chosen in cases.items():
+        rows = [_row(evidence, case) for case in chosen]
+        if rows:
+            drawn[name] = view.pictures(rows)
+    return drawn
+
+
+def _by_file(shown: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+    return {name.replace(" ", "-"): found for name, found in shown.items()}
+
+
+def _triple(found: Interval) -> tuple[float, float, float]:
+    return found.value, found.low, found.high
+
+
+def _series(found: Found, i: int) -> dict[str, tuple[float, float, float]]:
+    series = {"on its own object": _triple(found.own[i])}
+    if found.shuffled:
+        series["other tokens' maps there"] = _triple(found.shuffled[i])
+    if found.wrong:
+        series["on another object"] = _triple(found.wrong[i])
+    series["chance"] = (found.chance[i],) * 3
+    return series
+
+
+def _bars(evidence: Evidence) -> list[view.Bars]:
+    labels = {kind: NAMES.get(kind, kind).replace(" ", "\n") for kind in evidence.kinds}
+    return [
+        view.Bars(
+            title,
+            {labels[k]: _series(evidence.located(k), i) for k in evidence.kinds},
+            {labels[k]: AIMS[k] for k in evidence.kinds if k in AIMS} if not i else {},
+            "0…1",
+        )
+        for i, title in enumerate(("pointing game (dotted: aim)", "IoU at equal area", "AUC"))
+    ]
+
+
+def _noise_curves(evidence: Evidence) -> list[view.Curves]:
+    steps = [v for v in evidence.views if v.startswith("step ")]
+    panels = []
+    for kind in (k for k in (*WORDS, "region 8×8") if k in evidence.kinds):
+        found = [evidence.located(kind, s) for s in steps]
+        names = list(_series(found[0], 0))
+        series = {
+            name: [(n, _series(f, 0)[name]) for n, f in zip(evidence.noise, found, strict=True)]
+            for name in names
+        }
+        panels.append(view.Curves(NAMES.get(kind, kind), series, "pointing game", tuple(names[1:])))
+    return panels
+
+
+def _layer_rows(evidence: Evidence) -> list[view.Bars]:
+    layers = [v for v in evidence.views if v.startswith("layer ")]
+    return [
+        view.Bars(
+            NAMES.get(kind, kind),
+            {
+                _short(v.removeprefix("layer ")): {
+                    n: s
+                    for n, s in _series(evidence.located(kind, v), 0).items()
+                    if n in ("on its own object", "other tokens' maps there")
+                }
+                for v in layers
+            },
+            unit="pointing game",
+        )
+        for kind in (*WORDS, "region 8×8")
+        if kind in evidence.kinds
+    ]
+
+
+def _heads(evidence: Evidence) -> Any:
+    layers = [v.removeprefix("layer ") for v in evidence.views if v.startswith("layer ")]
+    heads = len([v for v in evidence.views if v.startswith(f"head {layers[0]} ")])
+    panels = [
+        (
+            NAMES.get(kind, kind),
+            np.array(
+                [
+                    [evidence.located(kind, f"head {layer} {h}").own[0].value for h in range(heads)]
+                    for layer in layers
+                ]
+            ),
+        )
+        for kind in WORDS
+        if kind in evidence.kinds
+    ]
+    return view.matrix(panels, [*map(_short, layers)], [*map(str, range(heads))], "pointing, %")
+
+
+def _causal_rows(evidence: Evidence) -> list[view.Bars]:
+    panels = []
+    for where, title in (("picture", "change of the picture"), ("latents", "of the latents")):
+        groups = {}
+        for kind, edit in EDITS:
+            found = evidence.explained(kind, edit, where)
+            names = {"share": "explained by its map", "control": "other words' maps"}
+            series = {label: _triple(i) for k, label in names.items() if (i := found[k])}
+            if found["chance"] is not None:
+                series["chance"] = (found["chance"].value,) * 3
+                groups[f"{NAMES[kind]} {edit}"] = series
+        panels.append(view.Bars(title, groups, unit="share of the change"))
+    return [p for p in panels if p.groups]
+
+
+def _time_curves(evidence: Evidence) -> list[view.Curves]:
+    panels = []
+    for kind in WORDS:
+        series = {
+            name: [(n, _triple(i)) for n, i in evidence.over_time(kind, after)]
+            for name, after in (("removed from there on", True), ("removed until there", False))
+        }
+        attention = evidence.attention_over_time(kind)
+        top = max((i.value for _, i in attention), default=1.0)
+        series["its attention (largest = 1)"] = [
+            (n, (i.value / top, i.low / top, i.high / top)) for n, i in attention
+        ]
+        unit = "change, whole removal = 1"
+        panels.append(view.Curves(NAMES[kind], series, unit, ("its attention (largest = 1)",)))
+    return panels
+
+
+def _row(evidence: Evidence, case: tuple[int, int]) -> view.PictureRow:
+    record, edit = _edit(evidence, case)
+    with np.load(evidence.folder / PICTURES / f"{case[0]:04d}.npz") as kept:
+        base, after, heat = kept["base"], kept["changed"][case[1]], kept["maps"][case[1]]
+    change = picture_change(base, after)
+    heat = heat / heat.mean()
+    top = float(heat.max())
+    return view.PictureRow(
+        f"{record['caption']}\n{sentence(edit).replace('*', '“', 1).replace('*', '”', 1)}",
+        [
+            ("the picture", base),
+            (f"“{edit['subject']}” {edit['how']}", after),
+            (f"change (white: ΔE ≥ {CHANGE_TOP:.0f})", view.coloured(change, CHANGE_TOP)),
+            (f"its map (white: {top:.1f}× even)", view.coloured(heat, top)),
+        ],
+    )
