@@ -1,0 +1,58 @@
+"""A page with one component on a loopback port, and Debian's Chromium looking at it."""
+
+import contextlib
+import shutil
+
+import pytest
+
+
+@contextlib.contextmanager
+def served(build):
+    """The address of a page that `build()` fills, as long as the context is open."""
+    import gradio as gr
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        build()
+    _, url, _ = page.launch(
+        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", server_port=None
+    )
+    try:
+        yield url
+    finally:
+        page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def chromium():
+    """Debian's Chromium; skips where it or playwright is not installed."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextlib.contextmanager
+def watched(browser, url, *, theme="light", **options):
+    """A page in a context of its own; no console error and no outside request is let pass."""
+    context = browser.new_context(**({"viewport": {"width": 1200, "height": 1000}} | options))
+    context.set_default_timeout(15_000)
+    page, troubles = context.new_page(), []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+    page.on("request", lambda r: None if _is_own(r.url) else troubles.append(f"asked {r.url}"))
+    page.goto(f"{url}?__theme={theme}")
+    try:
+        yield page
+        assert troubles == []
+    finally:
+        context.close()
+
+
+def _is_own(url):
+    return url.startswith(("http://127.0.0.1:", "http://localhost:", "data:", "blob:"))
