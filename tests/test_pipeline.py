@@ -1,5 +1,7 @@
 import inspect
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,6 +140,59 @@ def test_mask_silences_regions_and_erases_ink(pipe):
     assert not np.array_equal(a, draw(pipe, sketch=drawing()))
 
 
+def test_each_prompt_may_have_a_mask_of_its_own(pipe):
+    left = Image.new("L", (256, 256), 0)
+    left.paste(255, (0, 0, 128, 256))
+    settings = {"num_inference_steps": 2, "output_type": "np"}
+    both = pipe(["a", "a"], drawing(), sketch_mask=[left, None], generator=seeded(3, 2), **settings)
+    same = pipe(["a", "a"], drawing(), sketch_mask=left, generator=seeded(3, 2), **settings)
+    assert np.array_equal(both.images[0], same.images[0])
+    assert not np.array_equal(both.images[1], same.images[1])
+    assert both.sketches[0].mask is not None
+    assert both.sketches[1].mask is None
+
+
+def test_a_mask_that_leaves_no_ink_leaves_the_text_alone(pipe):
+    nowhere = Image.new("L", (256, 256), 0)
+    masked = draw(pipe, sketch=drawing(), sketch_mask=nowhere)
+    assert np.array_equal(masked, draw(pipe, sketch=None))
+
+
+def test_companions_do_not_change_a_picture(pipe):
+    """Same bits beside other pictures, with longer prompts and other sketches."""
+    settings = {"num_inference_steps": 2, "output_type": "np"}
+    prompts = ["a red apple", "a cat", "two words and many more, so that others are padded"]
+    empty = Sketch.from_image(drawing()).masked(np.pad(np.ones((9, 9), bool), ((0, 247),) * 2))
+    assert empty.is_blank
+    one = pipe(prompts[:2], [drawing()] * 2, generator=seeded(5, 2), **settings).images[0]
+    other = pipe([prompts[2], prompts[0]], [np.asarray(drawing())[::-1], drawing()],
+                 generator=seeded(4, 2), **settings).images[1]  # fmt: skip
+    assert np.array_equal(one, other)
+
+
+def test_several_pictures_for_each_prompt(pipe):
+    settings = {"num_inference_steps": 2, "output_type": "np"}
+    output = pipe(["a cat", "a red apple"], [None, drawing()], num_images_per_prompt=2,
+                  generator=tuple(seeded(1, 4)), **settings)  # fmt: skip
+    assert output.images.shape == (4, 256, 256, 3)
+    assert [one is None for one in output.sketches] == [True, True, False, False]
+    prompts, sketches = ["a cat"] * 2 + ["a red apple"] * 2, [None] * 2 + [drawing()] * 2
+    apart = pipe(prompts, sketches, generator=seeded(1, 4), **settings)
+    assert np.array_equal(output.images, apart.images)
+
+
+def test_numbers_of_numpy_are_numbers(pipe):
+    settings = {"num_inference_steps": np.int64(2), "guidance_scale": np.float32(3.0)}
+    assert np.array_equal(draw(pipe, **settings), draw(pipe, guidance_scale=3.0))
+
+
+def test_a_preview_is_nearly_the_decoded_picture(pipe):
+    step = next(pipe.denoise("a cat", generator=seeded(1)))
+    preview, picture = step.preview().astype(int), pipe.decode(step.denoised)
+    assert np.abs(preview - picture).max() <= 8
+    assert np.abs(preview - picture).mean() < 1
+
+
 def test_padding_and_silent_regions_have_weight_exactly_zero(pipe):
     """Their keys may hold anything: the latents stay the same bits."""
     condition = pipe.condition("a red apple", drawing())
@@ -183,15 +238,30 @@ def test_settings_out_of_range(pipe):
         draw(pipe, output_type="jpeg")
     with pytest.raises(SettingError, match="generators"):
         pipe(["a", "b"], generator=seeded(1), num_inference_steps=1)
-    with pytest.raises(SettingError, match="latents"):
-        draw(pipe, latents=torch.zeros(1, 4, 8, 8))
+    for wrong in (torch.zeros(1, 4, 8, 8), np.zeros((1, 4, 32, 32)), "noise"):
+        with pytest.raises(SettingError, match="latents"):
+            draw(pipe, latents=wrong)
+    with pytest.raises(SettingError, match="finite"):
+        draw(pipe, latents=torch.full((1, 4, 32, 32), float("nan")))
+    for wrong in (3, [3], [None], "seed"):
+        with pytest.raises(SettingError, match="generator"):
+            pipe("a", generator=wrong, num_inference_steps=1)
 
 
 def test_prompts_and_sketches_that_cannot_be_used(pipe, tmp_path):
     with pytest.raises(PromptError, match="10000"):
         draw(pipe, "a" * 10_000)
-    with pytest.raises(PromptError, match="text"):
-        draw(pipe, [3])
+    for wrong in ([3], None, 3, b"a cat", {"a": 1}, ["a", None]):
+        with pytest.raises(PromptError, match="text"):
+            draw(pipe, wrong)
+    for wrong in ([], ["a"] * 65):
+        with pytest.raises(PromptError, match="from 1 to 64"):
+            draw(pipe, wrong)
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(SettingError, match="num_images_per_prompt"):
+            draw(pipe, num_images_per_prompt=wrong)
+    with pytest.raises(PromptError, match="2 prompts but 3 masks"):
+        pipe(["a", "b"], drawing(), sketch_mask=[None] * 3, num_inference_steps=1)
     with pytest.raises(PromptError, match="2 prompts but 3 sketches"):
         pipe(["a", "b"], [None] * 3, num_inference_steps=1)
     with pytest.raises(SketchError):
@@ -219,6 +289,73 @@ def test_a_value_that_is_not_finite_ends_the_run(pipe):
             draw(pipe, num_inference_steps=5)
     finally:
         hook.remove()
+
+
+def test_a_decoder_that_is_not_finite_gives_no_picture(pipe):
+    bias = pipe.autoencoder.decode_out.bias
+    kept = bias.detach().clone()
+    with torch.no_grad():
+        bias[0] = float("inf")
+    try:
+        with pytest.raises(SamplingError, match="decoder"):
+            draw(pipe)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_too(dtype):
+    pipe = small_pipeline().to(dtype)
+    assert draw(pipe, sketch=drawing()).shape == (1, 256, 256, 3)
+
+
+def test_saved_and_loaded_in_a_new_process_draws_the_same_bits(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    drawing().save(tmp_path / "sketch.png")
+    script = f"""
+import numpy, torch
+from scribblediffusion.pipeline import ScribblePipeline, seeded
+pipe = ScribblePipeline.from_pretrained({str(tmp_path / "saved")!r}, device="cpu")
+pipe.set_progress_bar_config(disable=True)
+torch.set_num_threads({torch.get_num_threads()})
+images = pipe("a red apple", {str(tmp_path / "sketch.png")!r}, generator=seeded(0),
+              num_inference_steps=2, output_type="np").images
+numpy.save({str(tmp_path / "out.npy")!r}, images)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+    loaded = ScribblePipeline.from_pretrained(tmp_path / "saved", device="cpu")
+    loaded.set_progress_bar_config(disable=True)
+    here = draw(loaded, sketch=drawing())
+    assert np.array_equal(here, np.load(tmp_path / "out.npy"))
+
+
+def test_pushing_to_a_hub_uploads_what_was_saved(pipe, monkeypatch):
+    """Offline: what would be uploaded is a folder that loads."""
+    from diffusers.pipelines import pipeline_utils
+    from diffusers.utils import hub_utils
+
+    seen = []
+
+    def upload(self, folder, repo, **kwargs):
+        seen.append(repo)
+        assert ScribblePipeline.from_pretrained(str(folder), device="cpu") is not None
+
+    class Repo:
+        def __init__(self, name, **_):
+            self.repo_id = name
+
+    monkeypatch.setattr(hub_utils, "create_repo", Repo)
+    monkeypatch.setattr(hub_utils, "load_or_create_model_card", lambda *a, **k: Card())
+    monkeypatch.setattr(hub_utils, "populate_model_card", lambda card: card)
+    monkeypatch.setattr(pipeline_utils.PushToHubMixin, "_upload_folder", upload)
+    pipe.push_to_hub("me/my-scribbles")
+    assert seen == ["me/my-scribbles"]
+
+
+class Card:
+    def save(self, path):
+        pass
 
 
 def test_key_layout_tells_what_the_keys_are(pipe):

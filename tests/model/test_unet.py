@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from scribbles import small_unet
 
 from scribblediffusion.model.place import FEATURES, PlaceEmbedding, fourier, orthonormal
@@ -26,6 +27,37 @@ def test_masked_keys_have_no_influence_at_all():
     visible = context.clone()
     visible[:, 0] += 1
     assert not torch.equal(before, call(unet, sample, visible, mask))
+
+
+def test_leaving_masked_keys_out_is_the_same_attention():
+    """Against diffusers' own processor over all keys, and bit for bit beside any other row."""
+    unet = small_unet()
+    sample, context = torch.randn(2, 4, 32, 32), torch.randn(2, 154, 64)
+    mask = torch.zeros(2, 154)
+    mask[0, :2] = mask[1, :9] = mask[1, 77:] = 1
+    cropped = call(unet, sample, context, mask)
+    beside = call(unet, sample[[1, 1]], context[[1, 1]], mask[[1, 1]])
+    assert torch.equal(cropped[1], beside[0])
+    unet.set_attn_processor(AttnProcessor2_0())
+    assert torch.allclose(cropped, call(unet, sample, context, mask), atol=1e-5)
+
+
+def test_a_row_without_any_key_is_what_diffusers_makes_of_it():
+    unet = small_unet()
+    sample, context, none = torch.randn(1, 4, 32, 32), torch.randn(1, 154, 64), torch.zeros(1, 154)
+    ours = call(unet, sample, context, none)
+    unet.set_attn_processor(AttnProcessor2_0())
+    assert torch.allclose(ours, call(unet, sample, context, none), atol=1e-5)
+
+
+def test_place_is_made_anew_for_another_map_size_or_dtype():
+    place = PlaceEmbedding(32, seed=1)
+    first = place(torch.zeros(1, 64, 32))
+    assert place(torch.zeros(1, 16, 32)).shape == (1, 16, 32)
+    assert place(torch.zeros(1, 64, 32, dtype=torch.float64)).dtype == torch.float64
+    assert torch.equal(place(torch.zeros(1, 64, 32)), first)
+    place.load_state_dict({"map": orthonormal(32, 2)})
+    assert not torch.equal(place(torch.zeros(1, 64, 32)), first)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 7])

@@ -24,6 +24,13 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copy")
 
 
+@pytest.fixture
+def unlisted(folder):
+    """A folder without checksums, as other tools leave one."""
+    (folder / "checksums.json").unlink()
+    return folder
+
+
 def refused(folder, *words):
     with pytest.raises(WeightsError) as caught:
         ScribblePipeline.from_pretrained(folder)
@@ -51,38 +58,38 @@ def test_the_shipped_weights_are_whole_small_and_half_precision():
     assert kinds == {torch.float16}
 
 
-def test_a_missing_tensor(folder):
-    edit(folder, lambda t: t.pop("conv_in.weight"))
-    refused(folder, FILE, "missing", "conv_in.weight")
+def test_a_missing_tensor(unlisted):
+    edit(unlisted, lambda t: t.pop("conv_in.weight"))
+    refused(unlisted, FILE, "missing", "conv_in.weight")
 
 
-def test_an_extra_tensor(folder):
-    edit(folder, lambda t: t.update(surprise=torch.zeros(1)))
-    refused(folder, FILE, "surprise")
+def test_an_extra_tensor(unlisted):
+    edit(unlisted, lambda t: t.update(surprise=torch.zeros(1)))
+    refused(unlisted, FILE, "surprise")
 
 
-def test_a_wrong_shape(folder):
-    edit(folder, lambda t: t.update({"conv_out.bias": torch.zeros(5)}))
-    refused(folder, FILE, "conv_out.bias", "(5,)", "(4,)")
+def test_a_wrong_shape(unlisted):
+    edit(unlisted, lambda t: t.update({"conv_out.bias": torch.zeros(5)}))
+    refused(unlisted, FILE, "conv_out.bias", "(5,)", "(4,)")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("component", ["unet", "autoencoder", "sketch_encoder", "prompt_encoder"])
-def test_values_that_are_not_finite(folder, component, value):
+def test_values_that_are_not_finite(unlisted, component, value):
     def spoil(tensors):
         name = next(n for n, t in tensors.items() if t.is_floating_point() and t.ndim == 1)
         tensors[name][0] = value
 
-    edit(folder, spoil, component)
-    refused(folder, component, "not finite")
+    edit(unlisted, spoil, component)
+    refused(unlisted, component, "not finite")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
-def test_truncated_at_any_length(folder, keep):
-    path = folder / "unet" / FILE
+def test_truncated_at_any_length(unlisted, keep):
+    path = unlisted / "unet" / FILE
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
-    refused(folder, str(path), "truncated")
+    refused(unlisted, str(path), "truncated")
 
 
 def test_an_altered_file_of_the_right_form(folder):
@@ -95,33 +102,80 @@ def test_an_altered_file_of_the_right_form(folder):
     refused(folder, str(path), "altered")
 
 
-def test_a_pickle_is_never_opened(folder):
+def test_a_pickle_is_never_opened(unlisted):
     class Bomb:
         def __reduce__(self):
             return (pytest.fail, ("the pickle was opened",))
 
-    (folder / "unet" / FILE).unlink()
-    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    refused(folder, "diffusion_pytorch_model.bin", "pickle")
+    (unlisted / "unet" / FILE).unlink()
+    (unlisted / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    refused(unlisted, "diffusion_pytorch_model.bin", "pickle")
 
 
-def test_a_pickle_under_the_right_name(folder):
-    (folder / "unet" / FILE).write_bytes(pickle.dumps({"conv_in.weight": [1.0]}))
-    refused(folder, FILE)
+def test_a_pickle_under_the_right_name(unlisted):
+    (unlisted / "unet" / FILE).write_bytes(pickle.dumps({"conv_in.weight": [1.0]}))
+    refused(unlisted, FILE)
 
 
-def test_no_folder_no_index_no_component_no_json(folder, tmp_path):
+def test_no_folder_no_index_no_component_no_json(unlisted, tmp_path):
     refused(tmp_path / "nowhere", "nowhere")
-    shutil.rmtree(folder / "autoencoder")
-    refused(folder, "autoencoder")
-    (folder / "unet" / "config.json").write_text("{")
-    refused(folder, "config.json")
-    (folder / "model_index.json").unlink()
+    shutil.rmtree(unlisted / "autoencoder")
+    refused(unlisted, "autoencoder")
+    (unlisted / "unet" / "config.json").write_text("{")
+    refused(unlisted, "config.json")
+    (unlisted / "model_index.json").unlink()
+    refused(unlisted, "model_index.json")
+
+
+def test_a_configuration_of_another_model(unlisted):
+    path = unlisted / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"block_out_channels": [32, 64, 96]}))
+    refused(unlisted, "unet")
+
+
+def edit_index(folder, **entries):
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    (folder / "checksums.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"unet": ["diffusers", "UNet2DConditionModel"]},
+        {"unet": [None, None]},
+        {"unet": None},
+        {"tokenizer": ["os", "system"]},
+        {"scheduler": ["diffusers", "AutoencoderKL"]},
+        {"_class_name": ["pipeline", "Own"]},
+    ],
+)
+def test_an_index_that_names_other_classes(folder, entries):
+    edit_index(folder, **entries)
     refused(folder, "model_index.json")
 
 
-def test_a_configuration_of_another_model(folder):
-    path = folder / "unet" / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"block_out_channels": [32, 64, 96]}))
-    refused(folder, "unet")
+def test_a_tokenizer_or_scheduler_that_is_missing_or_damaged(unlisted):
+    (unlisted / "scheduler" / "scheduler_config.json").write_text("[]")
+    refused(unlisted, "scheduler_config.json", "JSON object")
+    (unlisted / "scheduler" / "scheduler_config.json").unlink()
+    refused(unlisted, "scheduler_config.json", "missing")
+    tokenizer = unlisted / "tokenizer" / "tokenizer.json"
+    spoilt = json.loads(tokenizer.read_text())
+    spoilt["model"]["vocab"].popitem()
+    tokenizer.write_text(json.dumps(spoilt))
+    shutil.copytree(shipped() / "scheduler", unlisted / "scheduler", dirs_exist_ok=True)
+    refused(unlisted, "tokenizer.json", "30521")
+    shutil.rmtree(unlisted / "tokenizer")
+    refused(unlisted, "tokenizer.json", "missing")
+
+
+def test_what_is_saved_is_noted_and_an_altered_copy_refused(folder):
+    assert "unet/config.json" in json.loads((folder / "checksums.json").read_text())
+    (folder / "README.md").write_text("a word of one's own")
+    verify(folder)
+    data = bytearray((folder / "unet" / FILE).read_bytes())
+    data[-7] ^= 1
+    (folder / "unet" / FILE).write_bytes(data)
+    refused(folder, FILE, "altered")

@@ -14,6 +14,8 @@ from scribblediffusion.errors import InputError, SketchError
 if TYPE_CHECKING:
     import numpy as np
 
+#: Seeds up to here, with those of 64 pictures after it, fit a database's integers.
+_LAST_SEED = 2**63 - 65
 _SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 
@@ -25,7 +27,8 @@ def draw(
         str, typer.Argument(metavar="PROMPT", help='What to draw; "" for the sketch alone.')
     ],
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Same seed, same picture.", min=0)
+        int | None,
+        typer.Option(metavar="N", help="Same seed, same picture.", min=0, max=_LAST_SEED),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Denoising steps.")] = 20,
     guidance: Annotated[
@@ -58,22 +61,30 @@ def draw(
 
     from scribblediffusion.sketch import Sketch
 
+    from scribblediffusion.settings import (
+        GUIDANCE,
+        SKETCH_GUIDANCE,
+        check_prompts,
+        check_settings,
+        seeded,
+    )
+
     if not 1 <= count <= 64:
         raise InputError(f"--count {count}: a number from 1 to 64")
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    targets = _targets(output, prompt, seed, count)
-    if sketch != "-" and not Path(sketch).is_file():
-        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
-    cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
-
-    from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, check_settings, seeded
-
     settings = {
         "num_inference_steps": steps,
         "guidance_scale": GUIDANCE if guidance is None else guidance,
         "sketch_guidance_scale": SKETCH_GUIDANCE if sketch_guidance is None else sketch_guidance,
     }
     check_settings(*settings.values())
+    check_prompts(prompt)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    targets = _targets(output, prompt, seed, count)
+    if sketch == "-" and mask is not None:
+        raise InputError(f"--mask {mask}: there is no sketch to mask; name one instead of -")
+    if sketch != "-" and not Path(sketch).exists():
+        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
+    cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
     generators = seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):

@@ -58,6 +58,7 @@ class PlaceEmbedding(nn.Module):
         super().__init__()
         self.map: Tensor
         self.register_buffer("map", orthonormal(width, seed))
+        self._made: tuple[tuple, Tensor] | None = None  # the last grid, and what it was made for
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's normalised input, with its place.
@@ -68,7 +69,14 @@ class PlaceEmbedding(nn.Module):
         side = math.isqrt(x.shape[1])
         if side * side != x.shape[1]:
             raise ValueError(f"place needs a square grid, found {x.shape[1]} positions")
-        return x + STRENGTH * (grid(side, x) @ self.map.to(x.dtype))
+        return x + self._places(side, x)
+
+    def _places(self, side: int, like: Tensor) -> Tensor:
+        """`[side², width]`, made once: a run asks for the same grid at every step."""
+        kind = (side, like.dtype, like.device, self.map.data_ptr(), self.map._version)
+        if self._made is None or self._made[0] != kind:
+            self._made = kind, STRENGTH * (grid(side, like) @ self.map.to(like.dtype))
+        return self._made[1]
 
 
 @torch.no_grad()

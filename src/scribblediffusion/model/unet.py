@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scribblediffusion.model.aligned import AlignedModel
 from scribblediffusion.model.place import PlaceEmbedding, align_heads, orthonormal
@@ -101,17 +102,12 @@ class CroppedAttnProcessor2_0(AttnProcessor2_0):
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int) -> Tensor:
-    """Softmax attention of one row: `[S, C]`, `[K, C]`, `[K, C]`, `[K]` to `[S, C]`.
-
-    The logits lie keys first, `[heads, K, S]`: heads are narrow, and this is how the products of
-    narrow matrices are fastest.
-    """
+    """Attention of one row: `[S, C]`, `[K, C]`, `[K, C]` and `[K]` to `[S, C]`."""
     kept = (bias > bias.max() - NO_WEIGHT).nonzero()[:, 0]
-    q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k[kept], v[kept]))
-    logits = (k * k.shape[-1] ** -0.5).transpose(0, 1) @ q.permute(1, 2, 0)
-    if bias[kept].any():
-        logits = logits + bias[kept, None]
-    return (v.permute(1, 2, 0) @ logits.softmax(1)).permute(2, 0, 1).flatten(1)
+    left = bias[kept]
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(0, 1)[None] for x in (q, k[kept], v[kept]))
+    mask = left.expand(1, heads, 1, -1) if left.any() else None
+    return F.scaled_dot_product_attention(q, k, v, mask)[0].transpose(0, 1).flatten(1)
 
 
 def _steadied(module: nn.Module, name: str) -> nn.Module | None:

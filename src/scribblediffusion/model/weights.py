@@ -1,8 +1,10 @@
 """Weights: where the shipped ones are, and refusing those that do not fit.
 
-A folder of weights is checked before anything is built from it: every file of every component
-is safetensors, whole, unaltered (where `checksums.json` says what it was), finite, and has
-exactly the tensors that the component's configuration calls for. Pickles are never opened.
+A folder of weights is checked before anything is built from it: its index names our components
+and no other class, every file of every component is safetensors, whole, unaltered (where
+`checksums.json` says what it was), finite, and has exactly the tensors that the component's
+configuration calls for, and the tokenizer has the words that the table was made for. Pickles are
+never opened.
 """
 
 from __future__ import annotations
@@ -29,6 +31,12 @@ COMPONENTS: dict[str, Any] = {
     "sketch_encoder": SketchEncoder,
     "autoencoder": ScribbleAutoencoder,
 }
+#: The other parts: the library that each comes from, and the file that it is read from.
+PARTS = {
+    "scheduler": ("diffusers", "scheduler_config.json"),
+    "tokenizer": ("transformers", "tokenizer.json"),
+}
+INDEX = "model_index.json"
 FILE = "diffusion_pytorch_model.safetensors"
 CHECKSUMS = "checksums.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
@@ -46,8 +54,9 @@ def digest(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Note the sha256 of every file in a folder of weights, for `verify` to compare."""
-    names = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    """Note the sha256 of every file of a pipeline's parts, for `verify` to compare."""
+    inside = [p for part in (*COMPONENTS, *PARTS) for p in (folder / part).rglob("*")]
+    names = sorted(p for p in (folder / INDEX, *inside) if p.is_file())
     sums = {p.relative_to(folder).as_posix(): digest(p) for p in names}
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
@@ -60,11 +69,47 @@ def verify(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder}: no such folder of weights")
-    if not (folder / "model_index.json").is_file():
-        raise WeightsError(f"{folder / 'model_index.json'}: missing, so this is no pipeline folder")
+    if not (folder / INDEX).is_file():
+        raise WeightsError(f"{folder / INDEX}: missing, so this is no pipeline folder")
     _verify_sums(folder)
+    _verify_index(folder / INDEX)
     for name, component in COMPONENTS.items():
         _verify_component(folder / name, component)
+    for name, (_, file) in PARTS.items():
+        if not (folder / name / file).is_file():
+            raise WeightsError(f"{folder / name / file}: missing")
+        _json(folder / name / file)
+    _verify_words(folder)
+
+
+def _verify_index(path: Path) -> None:
+    """The index decides which classes are loaded: ours, a scheduler and a tokenizer."""
+    index = _json(path)
+    expected = {name: (c.__module__, c.__name__) for name, c in COMPONENTS.items()}
+    for name in (*expected, *PARTS):
+        found = index.get(name)
+        library, made = found if isinstance(found, list) and len(found) == 2 else (None, None)
+        fits = (
+            (library, made) == expected[name]
+            if name in expected
+            else library == PARTS[name][0] and name in str(made).lower()
+        )
+        if not fits:
+            wanted = ".".join(expected.get(name, (PARTS.get(name, ("",))[0], f"a {name}")))
+            raise WeightsError(f"{path}: its {name} must be {wanted}, found {found!r}")
+    if not isinstance(index.get("_class_name"), str):
+        raise WeightsError(f"{path}: a pipeline with code of its own is not loaded")
+
+
+def _verify_words(folder: Path) -> None:
+    """The tokenizer must have one word for each row of the table."""
+    path = folder / "tokenizer" / PARTS["tokenizer"][1]
+    model = _json(path).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    words = len(vocabulary) if isinstance(vocabulary, dict) else 0
+    rows = _json(folder / "prompt_encoder" / "config.json").get("vocabulary")
+    if words != rows:
+        raise WeightsError(f"{path}: {words} words, where the prompt encoder's table has {rows}")
 
 
 def _verify_sums(folder: Path) -> None:
