@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.component_meta import ComponentMeta
+from gradio.component_meta import ComponentMeta, updateable
 from PIL import Image
 
 from scribblediffusion.errors import SketchError
@@ -43,6 +43,8 @@ class _WithoutStub(ComponentMeta):
     """Gradio writes a stub file beside the source of each component class; not beside ours."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
+        if "__init__" in attributes:  # what each session's copy of the component is made from
+            attributes["__init__"] = updateable(attributes["__init__"])
         return ABCMeta.__new__(cls, name, bases, attributes)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from gradio.processing_utils import save_file_to_cache
 from PIL import Image
 
-from scribblediffusion.errors import ScribbleError
+from scribblediffusion.errors import ScribbleError, SettingError, SketchError
 from scribblediffusion.gallery import Run
 from scribblediffusion.web.canvas import sheet_of, sketch_of
 from scribblediffusion.web.comparison import pack_comparison
@@ -116,7 +116,7 @@ class Handlers:
                 steps=whole("steps", steps),
                 guidance=guidance,
                 sketch_guidance=sketch_guidance,
-                seed=new_seed() if seed is None or seed == "" else whole("seed", seed),
+                seed=_seed(seed),
                 model=model or "",
                 each_head=bool(each_head),
             )
@@ -293,7 +293,7 @@ class Handlers:
             parts["steps"]: settings.get("num_inference_steps", gr.skip()),
             parts["guidance"]: settings.get("guidance_scale", gr.skip()),
             parts["sketch_guidance"]: settings.get("sketch_guidance_scale", gr.skip()),
-            parts["seed"]: run.seed,
+            parts["seed"]: "" if run.seed is None else str(run.seed),
             parts["model"]: named[0] if named else gr.skip(),
             parts["comparison_part"]: gr.update(visible=False),
             parts["status"]: said("done" if trace.complete else "stopped", where),
@@ -462,12 +462,18 @@ class Handlers:
 
 def _sketch(board: Any, mask: Any) -> Any:
     """The cleaned sketch of what was sent."""
-    from scribblediffusion.errors import SketchError
-
     for sent in (board, mask):
         if isinstance(sent, dict) and sent.get("refused"):
             raise SketchError(sent["refused"])
     return sketch_of(board, mask)
+
+
+def _seed(typed: Any) -> int:
+    """The seed in the field; a new one where it is empty."""
+    text = str(typed if typed is not None else "").strip()
+    if text and not (text.isascii() and text.isdigit()):
+        raise SettingError(f"seed: {text[:40]!r} is not a whole number of 0 or more")
+    return int(text) if text else new_seed()
 
 
 def _last_seed_button(parts: dict[str, Any], seed: int) -> Update:

@@ -76,6 +76,23 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover_dark="*primary_300",
         button_primary_text_color="#ffffff",
         button_primary_text_color_dark="#10202c",
+        button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent",
+        button_secondary_background_fill_hover="*background_fill_secondary",
+        button_secondary_background_fill_hover_dark="*background_fill_secondary",
+        button_secondary_border_color="*border_color_primary",
+        button_secondary_border_color_dark="*border_color_primary",
+        button_secondary_text_color="*body_text_color",
+        button_secondary_text_color_dark="*body_text_color",
+        button_border_width="1px",
+        button_cancel_background_fill="transparent",
+        button_cancel_background_fill_dark="transparent",
+        button_cancel_background_fill_hover="*background_fill_secondary",
+        button_cancel_background_fill_hover_dark="*background_fill_secondary",
+        button_cancel_border_color="*body_text_color",
+        button_cancel_border_color_dark="*body_text_color",
+        button_cancel_text_color="*body_text_color",
+        button_cancel_text_color_dark="*body_text_color",
         slider_color="*primary_600",
         slider_color_dark="*primary_400",
     )
@@ -104,7 +121,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("Draw", id="draw"), gr.Row(elem_id="studio-main"):
                 with gr.Column(scale=5, min_width=300, elem_id="studio-left"):
                     made = _left(studio)
-                with gr.Column(scale=7, min_width=300, elem_id="studio-right"):
+                with gr.Column(scale=8, min_width=300, elem_id="studio-right"):
                     made |= _right(does)
             with gr.Tab("Gallery", id="gallery") as tab:
                 made["shelf"] = parts.shelf(elem_id="studio-shelf")
@@ -137,10 +154,9 @@ def _left(studio: Studio) -> dict[str, Any]:
             "Stop", variant="stop", size="lg", visible=False, elem_id="studio-stop"
         )
     with gr.Row(elem_id="studio-seeds"):
-        made["seed"] = gr.Number(
-            label="Seed", precision=0, minimum=0, value=None, placeholder="new each time",
-            elem_id="studio-seed",
-        )  # fmt: skip
+        made["seed"] = gr.Textbox(
+            label="Seed", placeholder="new each time", max_length=19, elem_id="studio-seed"
+        )
         made["use_seed"] = gr.Button(
             "Use last seed", size="sm", interactive=False, elem_id="studio-use-seed"
         )
@@ -236,7 +252,7 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     made["explorer"].without(does.without, None, shown, **live)
     made["other"].click(does.explore, [made["other_id"]], shown, **live)
     made["run_id"].change(None, [made["run_id"]], None, js=address, **quiet)
-    made["use_seed"].click(lambda seed: seed, made["last_seed"], made["seed"], **quiet)
+    made["use_seed"].click(str, made["last_seed"], made["seed"], **quiet)
     made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **quiet)
     made["masked"].change(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
 
@@ -255,8 +271,8 @@ def _programs(does: Handlers) -> None:
     """The API `/generate_image`, as programs call it: five values in, four outputs back."""
     made = does.parts
     guidance = gr.Number(value=GUIDANCE, label="guidance_scale", visible=False)
-    steps = gr.Number(value=STEPS, label="num_inference_steps", precision=0, visible=False)
-    seed = gr.Number(value=-1, label="seed", precision=0, visible=False)
+    steps = gr.Number(value=STEPS, label="num_inference_steps", visible=False)
+    seed = gr.Number(value=-1, label="seed", visible=False)
     button = gr.Button(visible=False)
     button.click(
         does.generate_image,

@@ -17,6 +17,14 @@
     press(key === "y" || event.shiftKey ? "Redo" : "Undo");
   }, true);
 
+  const naming = setInterval(() => {
+    const canvas = board()?.querySelector("canvas");
+    if (!canvas) return;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "Drawing board. Draw with pen, finger or mouse; from the keyboard, upload a picture or begin with a drawing below.");
+    clearInterval(naming);
+  }, 300);
+
   const chosen = localStorage.getItem("studio-theme");
   if (chosen && !new URLSearchParams(location.search).has("__theme")) {
     document.body.classList.toggle("dark", chosen === "dark");

@@ -1,0 +1,65 @@
+"""A studio on loopback, in a process of its own, as people start it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+HERE = Path(__file__).parent
+SKETCHES = HERE.parents[1] / "examples" / "sketches"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Served:
+    """A running server."""
+
+    def __init__(self, gallery: Path, port: int, *options: str) -> None:
+        self.gallery, self.port, self.options = gallery, port, options
+        self.url = f"http://127.0.0.1:{port}/"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Served:
+        command = [sys.executable, str(HERE / "serving.py"), str(self.port), str(self.gallery)]
+        self.process = subprocess.Popen(
+            [*command, *self.options],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(240):
+            if self.process.poll() is not None:
+                raise RuntimeError(self.process.stderr.read().decode()[-2000:])
+            try:
+                httpx.get(self.url + "openapi.json", timeout=1)
+            except httpx.HTTPError:
+                time.sleep(0.25)
+            else:
+                return self
+        raise RuntimeError("the server did not start within a minute")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+            self.process.stderr.close()
+
+    def __enter__(self) -> Served:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

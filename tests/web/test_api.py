@@ -1,0 +1,154 @@
+"""The API as programs use it: `/generate_image` through gradio_client."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from running import SKETCHES, Served
+
+gradio_client = pytest.importorskip("gradio_client")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def client(served: Served):
+    return gradio_client.Client(served.url, verbose=False)
+
+
+def drawn(name: str = "apple.png") -> dict:
+    file = gradio_client.handle_file(str(SKETCHES / name))
+    return {"background": file, "layers": [], "composite": file}
+
+
+def ask(client, sketch="apple.png", prompt="a red apple", steps=2, guidance=3.0, seed=7):
+    sketch = drawn(sketch) if isinstance(sketch, str) else sketch
+    return client.predict(sketch, prompt, steps, guidance, seed, api_name="/generate_image")
+
+
+def test_four_outputs_are_what_they_say(client, served: Served) -> None:
+    picture, gif, analysis, entry = ask(client)
+    with Image.open(picture) as image:
+        assert (image.format, image.size) == ("PNG", (256, 256))
+    with Image.open(gif) as image:
+        assert (image.format, image.n_frames) == ("GIF", 2)
+    with Image.open(analysis) as image:
+        assert image.format == "PNG"
+        assert image.width > 800
+    assert entry["prompt"] == "a red apple"
+    assert entry["seed"] == 7
+    assert entry["complete"] is True
+    assert entry["settings"]["num_inference_steps"] == 2
+    assert "rows sum to 1.0000" in entry["audit"]
+    assert str(served.gallery) not in json.dumps(entry)
+
+
+def test_same_seed_same_picture(client) -> None:
+    pictures = [Path(ask(client, seed=seed)[0]).read_bytes() for seed in (7, 7, 8)]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_the_only_public_endpoint(client) -> None:
+    told = client.view_api(return_format="dict", print_info=False)
+    assert list(told["named_endpoints"]) == ["/generate_image"]
+    names = [p["parameter_name"] for p in told["named_endpoints"]["/generate_image"]["parameters"]]
+    assert names == ["sketch", "prompt", "num_inference_steps", "guidance_scale", "seed"]
+    assert len(told["named_endpoints"]["/generate_image"]["returns"]) == 4
+
+
+def test_layers_alone_are_a_drawing_too(client) -> None:
+    file = gradio_client.handle_file(str(SKETCHES / "apple.png"))
+    alone = {"background": None, "layers": [file], "composite": None}
+    whole = Path(ask(client)[0]).read_bytes()
+    assert Path(ask(client, alone)[0]).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"steps": 101}, "choose from 1 to 100"),
+        ({"steps": 0}, "choose from 1 to 100"),
+        ({"steps": 2.5}, "not a whole number"),
+        ({"guidance": 1e9}, "choose from 0 to 20"),
+        ({"prompt": "x" * 501}, "at most 500 are read"),
+        ({"seed": -5}, "choose from 0"),
+        ({"sketch": {"background": None, "layers": [], "composite": None}, "prompt": " "},
+         "draw something"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_a_sentence(client, given: dict, sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        ask(client, **given)
+
+
+def test_no_prompt_and_no_sketch_alone_are_fine(client) -> None:
+    assert ask(client, prompt="")[3]["prompt"] == ""
+    nothing = {"background": None, "layers": [], "composite": None}
+    assert ask(client, nothing, prompt="a red apple")[3]["complete"] is True
+
+
+def test_too_many_layers_and_bombs_are_refused(client, tmp_path: Path) -> None:
+    file = gradio_client.handle_file(str(SKETCHES / "apple.png"))
+    with pytest.raises(Exception, match="At most 6 layers"):
+        ask(client, {"background": file, "layers": [file] * 7, "composite": file})
+    bomb = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    assert bomb.stat().st_size < 200_000
+    wide = gradio_client.handle_file(str(bomb))
+    with pytest.raises(Exception, match="at most 12 megapixels"):
+        ask(client, {"background": None, "layers": [], "composite": wide})
+    text = tmp_path / "not.png"
+    text.write_text("this is no picture")
+    bad = gradio_client.handle_file(str(text))
+    with pytest.raises(Exception, match="no picture that can be read"):
+        ask(client, {"background": bad, "layers": [], "composite": None})
+
+
+def test_an_address_is_not_fetched(client) -> None:
+    far = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception, match=r"uploaded, not named|error"):
+        ask(client, {"background": far, "layers": [], "composite": None})
+
+
+def test_a_permalink_opens_a_run_and_only_its_files(client, served: Served) -> None:
+    entry = ask(client)[3]
+    base = f"{served.url}runs/{entry['id']}"
+    with httpx.Client() as stranger:
+        for name in ("", "/image.png", "/sketch.png", "/run.zip", "/thumbnail.webp"):
+            assert stranger.get(base + name).status_code == 404, name
+
+
+def test_ones_own_run_comes_whole(served: Served) -> None:
+    with httpx.Client() as visitor:
+        visitor.get(served.url)
+        token = visitor.cookies["scribble_visitor"]
+        mine = gradio_client.Client(
+            served.url, verbose=False, headers={"Cookie": f"scribble_visitor={token}"}
+        )
+        entry = ask(mine)[3]
+        base = f"{served.url}runs/{entry['id']}"
+        assert visitor.get(base).json() == entry
+        packed = visitor.get(base + "/run.zip")
+        with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+        assert {
+            "image.png",
+            "sketch.png",
+            "trace.safetensors",
+            "run.json",
+            "evolution.gif",
+        } <= names
+        assert visitor.get(base + "/evolution.gif").headers["content-type"] == "image/gif"
+        for crooked in ("/..%2f..%2frun.json", "/run.json", "/trace.safetensors"):
+            assert visitor.get(base + crooked).status_code in (400, 404)

@@ -1,0 +1,354 @@
+"""The page as people use it, in a real browser: they draw, and read what is on the screen."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import SKETCHES, Served, free_port
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+PATIENCE = 60_000
+APPLE = "Begin with a drawing: a red apple"
+
+
+class Opened:
+    """A page, and what it did that it should not have done."""
+
+    def __init__(self, browser, url: str, *, theme: str = "light", run: str = "", **kwargs) -> None:
+        kwargs = {"viewport": {"width": 1360, "height": 900}} | kwargs
+        self.context = browser.new_context(**kwargs)
+        self.page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("request", lambda request: self._request(request.url, url))
+        self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        self.visit(url, theme, run)
+
+    def visit(self, url: str, theme: str = "light", run: str = "") -> None:
+        self.page.goto(f"{url}?__theme={theme}" + (f"&run={run}" if run else ""))
+        expect(self.page.locator("#studio-board canvas").first).to_be_visible(timeout=PATIENCE)
+        expect(self.page.get_by_role("button", name="Brush", exact=True)).to_be_visible()
+        self.page.wait_for_timeout(600)
+
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text}")
+
+    def _request(self, asked: str, url: str) -> None:
+        if not asked.startswith((url, "data:", "blob:")):
+            self.wrong.append(f"outside: {asked}")
+
+    # ── what people do ───────────────────────────────────────────────────────────────────────
+
+    def draw_circle(self) -> None:
+        box = self.page.locator("#studio-board canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        radius, mouse = min(box["width"], box["height"]) * 0.28, self.page.mouse
+        mouse.move(x + radius, y)
+        mouse.down()
+        for i in range(1, 21):
+            a = 2 * math.pi * i / 20
+            mouse.move(x + radius * math.cos(a), y + radius * math.sin(a))
+        mouse.up()
+        self.page.wait_for_timeout(500)
+
+    def ink(self) -> int:
+        """Dark pixels of the drawing board as it is shown."""
+        import io
+
+        import numpy as np
+        from PIL import Image
+
+        shot = self.page.locator("#studio-board canvas").first.screenshot()
+        return int((np.asarray(Image.open(io.BytesIO(shot)).convert("L")) < 60).sum())
+
+    def set_steps(self, steps: int) -> None:
+        settings = self.page.get_by_role("button", name=re.compile("^Settings"))
+        if not self.page.get_by_label("number input for Steps").is_visible():
+            settings.click()
+        field = self.page.get_by_label("number input for Steps")
+        field.fill(str(steps))
+        field.press("Tab")
+
+    def generate(self, prompt: str, steps: int = 3) -> None:
+        self.set_steps(steps)
+        self.page.get_by_label("Prompt", exact=True).fill(prompt)
+        self.page.get_by_role("button", name="Generate").click()
+
+    def status(self, text: str | re.Pattern[str]) -> None:
+        expect(self.page.locator("#studio-status .text")).to_contain_text(text, timeout=PATIENCE)
+
+    @property
+    def run(self) -> str:
+        found = re.search(r"run=([0-9A-Z]{26})", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def opened(chromium, served: Served) -> Iterator[Opened]:
+    page = Opened(chromium, served.url)
+    yield page
+    page.close()
+    assert page.wrong == []
+
+
+def test_the_first_stroke_draws_and_can_be_undone(opened: Opened) -> None:
+    assert opened.ink() == 0
+    opened.draw_circle()
+    drawn = opened.ink()
+    assert drawn > 300
+    opened.page.keyboard.press("Control+z")
+    opened.page.wait_for_timeout(400)
+    assert opened.ink() == 0
+    opened.page.keyboard.press("Control+Shift+z")
+    opened.page.wait_for_timeout(400)
+    assert opened.ink() == pytest.approx(drawn, rel=0.05)
+    opened.page.get_by_role("button", name="Undo", exact=True).click()
+    opened.page.wait_for_timeout(400)
+    assert opened.ink() == 0
+
+
+def test_draw_generate_and_read_why(opened: Opened) -> None:
+    page = opened.page
+    opened.draw_circle()
+    opened.generate("a red apple")
+    opened.status("Done. Seed")
+    explorer = page.locator("#studio-explorer")
+    expect(explorer.get_by_role("group", name=re.compile("^Words of the prompt"))).to_be_visible()
+    expect(explorer).to_contain_text("rows sum to 1.0000")
+    expect(explorer).to_contain_text("not what it would have painted otherwise")
+    for output in ("picture", "gif", "analysis"):
+        expect(page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
+    assert len(opened.run) == 26
+    # Scrub: picture, map and noise move together.
+    slider = explorer.get_by_label("Step", exact=True)
+    slider.focus()
+    slider.press("Home")
+    expect(explorer.locator(".noise")).to_contain_text("100")
+    first = explorer.locator(".stage.picture img").get_attribute("src")
+    slider.press("End")
+    expect(explorer.locator(".noise")).to_contain_text("33")
+    assert explorer.locator(".stage.picture img").get_attribute("src") != first
+    # The seed is in plain sight, and gives the same picture.
+    page.get_by_role("button", name=re.compile("Use last seed: ")).click()
+    seed = page.get_by_label("Seed", exact=True).input_value()
+    opened.status(f"Seed {seed}")
+
+
+def test_without_a_word_at_the_same_seed(opened: Opened) -> None:
+    page = opened.page
+    opened.draw_circle()
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    explorer = page.locator("#studio-explorer")
+    explorer.get_by_role("button", name=re.compile("^red")).first.click()
+    explorer.locator("button.without").first.click()
+    opened.status("Drawn again without the word “red”")
+    comparison = page.locator("#studio-comparison")
+    expect(comparison.get_by_role("region", name="Comparison of two runs")).to_be_visible()
+    expect(comparison).to_contain_text("apple")
+    page.get_by_role("button", name="Explore the new one").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a apple", timeout=PATIENCE)
+
+
+def test_errors_are_sentences_on_the_page(opened: Opened) -> None:
+    opened.generate("", 2)
+    opened.status("draw something, or write a prompt")
+    opened.page.get_by_label("Seed", exact=True).fill("many")
+    opened.generate("a cat", 2)
+    opened.status("not a whole number")
+    expect(opened.page.get_by_role("button", name="Generate")).to_be_visible()
+
+
+def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served) -> None:
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{value}}"
+    opened.generate(evil, 2)
+    opened.status("Done. Seed")
+    run = opened.run
+    opened.page.get_by_role("tab", name="Gallery").click()
+    card = opened.page.locator("#studio-shelf li").first
+    expect(card).to_contain_text("<img src=x onerror=alert(1)>")
+    opened.visit(served.url, run=run)
+    opened.status("Opened")
+    expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value(evil)
+    opened.page.wait_for_timeout(500)
+    assert opened.page.locator("img[src='x']").count() == 0
+
+
+def test_gallery_search_open_delete_undo(opened: Opened) -> None:
+    page = opened.page
+    for prompt in ("a blue kite", "a green cup"):
+        opened.generate(prompt, 2)
+        opened.status("Done. Seed")
+        page.locator("#studio-status .text").evaluate("node => { node.textContent = '' }")
+    page.get_by_role("tab", name="Gallery").click()
+    shelf = page.locator("#studio-shelf")
+    expect(shelf.locator("li")).to_have_count(2)
+    assert shelf.locator("img").first.evaluate("i => i.decode().then(() => i.naturalWidth)") == 256
+    shelf.get_by_role("searchbox").fill("kite")
+    shelf.get_by_role("button", name="Search").click()
+    expect(shelf.locator("li")).to_have_count(1)
+    shelf.get_by_role("button", name="Delete: a blue kite").click()
+    expect(shelf).to_contain_text("Deleted: a blue kite")
+    expect(shelf.locator("li")).to_have_count(0)
+    shelf.get_by_role("button", name="Undo").click()
+    expect(shelf.locator("li")).to_have_count(1)
+    with page.expect_download() as saved:
+        shelf.get_by_role("link", name="ZIP of a blue kite").click()
+    assert saved.value.suggested_filename.endswith(".zip")
+    shelf.get_by_role("button", name=re.compile("^Open: a blue kite")).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue kite", timeout=PATIENCE)
+    opened.status("Opened")
+
+
+def test_another_visitor_sees_nothing_of_it(chromium, served: Served, opened: Opened) -> None:
+    opened.generate("a secret hat", 2)
+    opened.status("Done. Seed")
+    other = Opened(chromium, served.url)
+    other.page.get_by_role("tab", name="Gallery").click()
+    expect(other.page.locator("#studio-shelf .none")).to_be_visible()
+    other.visit(served.url, run="0" * 26)
+    other.status("there is no such run here")
+    other.close()
+
+
+def test_stop_midway_keeps_the_picture_and_its_attention(chromium, tmp_path: Path) -> None:
+    with Served(tmp_path, free_port(), "small", "slow") as served:
+        opened = Opened(chromium, served.url)
+        second = Opened(chromium, served.url)
+        opened.draw_circle()
+        opened.generate("a red apple", 30)
+        opened.status("Noise remaining: 9")
+        expect(opened.page.locator("#studio-explorer .stage.picture img")).to_be_visible()
+        second.generate("a blue kite", 2)
+        second.status("1 picture is before yours")
+        opened.page.get_by_role("button", name="Stop").click()
+        opened.status(re.compile(r"Stopped after step \d+ of 30, with \d+% of the noise remaining"))
+        expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
+        second.status("Done. Seed")
+        expect(second.page.get_by_label("Prompt", exact=True)).to_have_value("a blue kite")
+        assert opened.run != second.run
+        assert opened.wrong == second.wrong == []
+        opened.close()
+        second.close()
+
+
+def test_a_permalink_survives_a_restart(chromium, tmp_path: Path) -> None:
+    port = free_port()
+    with Served(tmp_path, port, "small") as served:
+        opened = Opened(chromium, served.url)
+        opened.page.get_by_role(
+            "button", name=re.compile("Begin with a drawing: a red apple")
+        ).click()
+        expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+        opened.page.wait_for_timeout(800)
+        opened.generate("a red apple", 2)
+        opened.status("Done. Seed")
+        run = opened.run
+        opened.close()
+    with Served(tmp_path, port, "small") as served:
+        opened = Opened(chromium, served.url, run=run)  # another browser: no cookie is left
+        opened.status("Opened: the run of")
+        page = opened.page
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+        explorer = page.locator("#studio-explorer")
+        expect(explorer.locator(".stage.picture img")).to_have_attribute(
+            "src", re.compile("^data:")
+        )
+        expect(page.locator("#studio-gif img")).to_be_visible(timeout=PATIENCE)
+        assert opened.ink() > 300
+        assert opened.wrong == []
+        opened.close()
+
+
+def test_everything_from_the_keyboard(opened: Opened) -> None:
+    page = opened.page
+    starter = page.get_by_role("button", name=APPLE)
+    starter.focus()
+    page.keyboard.press("Enter")
+    prompt = page.get_by_label("Prompt", exact=True)
+    expect(prompt).to_have_value("a red apple")
+    page.wait_for_timeout(800)
+    page.keyboard.press("Tab")
+    for _ in range(40):
+        if page.evaluate("document.activeElement.textContent.trim()") == "Generate":
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    opened.status(re.compile("Noise remaining|Done"))
+    opened.status("Done. Seed")
+    words = page.locator("#studio-explorer").get_by_role("group", name=re.compile("^Words"))
+    words.get_by_role("button", name=re.compile("^a")).first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert "apple" in page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    expect(page.locator("#studio-explorer .title")).to_contain_text("apple")
+
+
+def test_upload_and_mask(opened: Opened) -> None:
+    page = opened.page
+    page.locator("#studio-board input[type=file]").first.set_input_files(SKETCHES / "house.png")
+    page.wait_for_timeout(1200)
+    assert opened.ink() > 300
+    opened.set_steps(2)
+    page.get_by_label("Only a part of the drawing counts").check()
+    mask = page.locator("#studio-mask canvas").first
+    expect(mask).to_be_visible(timeout=PATIENCE)
+    page.wait_for_timeout(1200)
+    box = mask.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.35, box["y"] + box["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.35, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(600)
+    opened.generate("a pink house", 2)
+    opened.status("Done. Seed")
+    cells = page.locator("#studio-explorer .cells button")
+    assert 0 < cells.count() <= 64
+
+
+def test_a_phone(chromium, served: Served) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    opened = Opened(chromium, served.url, **phone)
+    page = opened.page
+    page.get_by_role("button", name=APPLE).tap()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+    page.wait_for_timeout(800)
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.get_by_role("tab", name="Gallery").tap()
+    expect(page.locator("#studio-shelf li").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert opened.wrong == []
+    opened.close()
+
+
+def test_white_board_and_black_ink_in_the_dark(chromium, served: Served) -> None:
+    opened = Opened(chromium, served.url, theme="dark")
+    opened.draw_circle()
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    sketch = opened.page.locator("#studio-explorer .stage.sketch img")
+    tones = sketch.evaluate(
+        "async (i) => { await i.decode(); const c = document.createElement('canvas');"
+        " c.width = c.height = 64; const g = c.getContext('2d'); g.drawImage(i, 0, 0, 64, 64);"
+        " const d = g.getImageData(0, 0, 64, 64).data; let light = 0;"
+        " for (let k = 0; k < d.length; k += 4) light += d[k] > 200; return light / 4096; }"
+    )
+    assert 0.7 < tones < 0.999
+    assert opened.wrong == []
+    opened.close()

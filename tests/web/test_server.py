@@ -1,0 +1,152 @@
+"""What the server lets nobody do: sizes, hosts, origins, other people's runs, closed doors."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from running import Served, free_port
+
+from scribblediffusion.errors import InputError
+from scribblediffusion.web.server import Options, serve, swept
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_page_and_its_headers(served: Served) -> None:
+    answer = httpx.get(served.url)
+    assert answer.status_code == 200
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "HttpOnly; SameSite=Lax" in answer.headers["set-cookie"]
+    assert "fonts.googleapis" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["", "gradio_api/queue/join", "gradio_api/upload", "runs/x"])
+def test_other_origins_and_hosts_are_refused(served: Served, path: str) -> None:
+    url = served.url + path
+    assert httpx.get(url, headers={"Origin": "https://example.com"}).status_code == 403
+    assert httpx.get(url, headers={"Host": "example.com"}).status_code == 421
+    asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(url, headers=asked)
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_large_bodies_are_refused(served: Served) -> None:
+    body = b"x" * 2_100_000
+    assert httpx.post(served.url + "gradio_api/queue/join", content=body).status_code == 413
+
+    def unannounced():
+        for _ in range(30):
+            yield b"x" * 100_000
+
+    try:
+        code = httpx.post(served.url + "gradio_api/queue/join", content=unannounced()).status_code
+    except httpx.HTTPError:
+        code = 413  # the connection was closed in the middle
+    assert code >= 400
+    files = {"files": ("a.png", b"x" * 15_200_000)}
+    assert httpx.post(served.url + "gradio_api/upload", files=files).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/proxy=https://example.com/",
+        "gradio_api/vibe-code/",
+        "gradio_api/dev/reload",
+        "gradio_api/run-history/buckets",
+        "docs",
+        "redoc",
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/file=../../../../etc/passwd",
+        "gradio_api/file=pyproject.toml",
+    ],
+)
+def test_closed_doors(served: Served, path: str) -> None:
+    answer = httpx.get(served.url + path)
+    assert answer.status_code in (403, 404)
+    assert "root:" not in answer.text
+
+
+def test_nothing_of_the_gallery_is_served_as_a_file(served: Served) -> None:
+    served.gallery.mkdir(exist_ok=True)
+    secret = served.gallery / "secret.txt"
+    secret.write_text("attention")
+    for path in (secret, Path(os.path.relpath(secret))):
+        answer = httpx.get(f"{served.url}gradio_api/file={path}")
+        assert answer.status_code in (403, 404)
+
+
+def test_the_openapi_tells_of_runs_alone(served: Served) -> None:
+    told = httpx.get(served.url + "openapi.json").json()
+    assert all(path.startswith("/runs/{run_id}") for path in told["paths"])
+    assert set(told["paths"]["/runs/{run_id}"]) == {"get"}
+
+
+def test_schemathesis_finds_nothing(served: Served) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(served.url + "openapi.json")
+    quick = settings(
+        max_examples=15,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    count = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @quick
+        @given(case=operation.as_strategy())
+        def check(case) -> None:
+            case.call_and_validate()
+
+        check()
+        count += 1
+    assert count == 7
+
+
+def test_logging_in_is_asked_for(tmp_path: Path) -> None:
+    with Served(tmp_path, free_port(), "small", "auth") as served:
+        assert httpx.get(served.url + "gradio_api/info").status_code == 401
+        run = f"{served.url}runs/{'0' * 26}/image.png"
+        assert httpx.get(run).status_code == 401
+        with httpx.Client() as ada:
+            wrong = {"username": "ada", "password": "no"}
+            assert ada.post(served.url + "login", data=wrong).status_code == 400
+            right = {"username": "ada", "password": "lovelace"}
+            assert ada.post(served.url + "login", data=right).status_code == 200
+            assert ada.get(served.url + "gradio_api/info").status_code == 200
+            assert ada.get(run).status_code == 404
+
+
+def test_old_temporary_files_are_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / "a" / "old.png", tmp_path / "b" / "new.png"
+    for path in (old, new):
+        path.parent.mkdir()
+        path.write_text("x")
+    os.utime(old, (time.time() - 100, time.time() - 100))
+    assert swept(tmp_path, 50) == 1
+    assert not old.parent.exists()
+    assert new.exists()
+
+
+def test_a_port_that_is_taken_is_a_sentence(served: Served) -> None:
+    with pytest.raises(InputError, match=r"cannot listen .* try another with --port"):
+        serve(Options(port=served.port))
+
+
+def test_the_config_names_no_place_of_this_machine(served: Served) -> None:
+    config = httpx.get(served.url + "config").text
+    assert str(served.gallery) not in config
+    assert json.loads(config)["title"] == "ScribbleDiffusion"
