@@ -97,6 +97,42 @@ def test_hatching_by_lines_by_both_ways_and_by_one_long_zigzag():
     assert described(draw(zigzag, width=2)).kinds == ("hatching",)
 
 
+@pytest.mark.parametrize("spacing", [6, 8, 10])
+@pytest.mark.parametrize(("first", "second"), [(0, 90), (20, 110), (45, 135), (54, 126), (10, 60)])
+def test_cross_hatching_in_any_two_directions(spacing, first, second):
+    lines = []
+    for angle in (first, second):
+        (x, y), (nx, ny) = (np.subtract(ray(a, 1), 128) for a in (angle, angle + 90))
+        for k in range(-14, 15):
+            cx, cy = 128 + k * spacing * nx, 128 + k * spacing * ny
+            lines.append([(cx - 90 * x, cy - 90 * y), (cx + 90 * x, cy + 90 * y)])
+    assert str(described(draw(*lines, width=2))).startswith("centre: dense cross-hatching")
+
+
+def test_scribbling_in_all_directions_is_told_from_hatching():
+    rng = np.random.default_rng(2)
+    ends = [(ray(a, 60), ray(a + rng.uniform(120, 240), 60)) for a in range(0, 360, 15)]
+    assert "dense scribbling" in str(described(draw(*ends, width=2)))
+
+
+@pytest.mark.parametrize("radius", [9, 12, 16])
+@pytest.mark.parametrize("width", [2, 4, 6])
+def test_rings_are_round_and_small_squares_are_not(radius, width):
+    ring = described(draw(arc(128.3, 127.6, radius, 0, 360), width=width))
+    assert ring.features[0].phrase == "a closed round shape"
+    for turn in (0, 20, 45):
+        square = [ray(turn + 90 * k, 1.3 * radius) for k in range(5)]
+        assert described(draw(square, width=width)).features[0].phrase != "a closed round shape"
+
+
+def test_another_size_is_read_as_the_same_drawing_and_faint_ink_is_no_line():
+    line = draw([(10, 128), (246, 128)])
+    large = np.kron(line, np.ones((2, 2), np.float32))
+    assert str(described(large)) == str(described(line))
+    assert "straight horizontal line" in str(described(line[::4, ::4]))
+    assert str(described(np.full((256, 256), 0.2))) == "centre: faint ink, no line, 20 % ink"
+
+
 def test_a_filled_disc_is_a_filled_area_and_a_ring_is_not():
     assert described(draw([(128, 128), (129, 128)], width=50)).kinds == ("filled",)
     assert described(draw(arc(128, 128, 28, 0, 360), width=14)).kinds == ("closed shape",)

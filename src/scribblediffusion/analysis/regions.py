@@ -13,15 +13,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import ndimage
 
+from scribblediffusion.analysis.hatching import Box, Texture, direction_of, inside
 from scribblediffusion.analysis.skeleton import Path
-from scribblediffusion.analysis.strokes import Crossing, Hole, Strokes, numbered, read_strokes
+from scribblediffusion.analysis.strokes import (
+    THRESHOLD,
+    Crossing,
+    Hole,
+    Strokes,
+    numbered,
+    read_strokes,
+)
+from scribblediffusion.attention.resample import resize
 from scribblediffusion.errors import SketchError
-from scribblediffusion.sketch import REGIONS, Region
+from scribblediffusion.sketch import REGIONS, SIZE, Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Box = tuple[int, int, int, int]
 Kind = Literal[
     "hatching", "filled", "closed shape", "crossing", "corner", "curve", "straight line", "end",
     "dot",
@@ -32,8 +39,6 @@ KINDS: tuple[Kind, ...] = (
     "hatching", "filled", "closed shape", "crossing", "corner", "curve", "straight line", "end",
     "dot",
 )  # fmt: skip
-#: Lines this close to each other (pixels of a 256 px drawing) are dense.
-HATCH_SPACING = 10.5
 #: A piece of stroke shorter than this says nothing about its shape.
 SHORT = 6.0
 _COMPASS = ("right", "down and right", "down", "down and left",
@@ -63,11 +68,13 @@ class RegionDescription:
         region: which region.
         ink: share of its area that is ink, 0 to 1.
         features: what is there, most telling first; empty where nothing is drawn.
+        touched: some of its ink is dark enough to be part of a stroke.
     """
 
     region: Region
     ink: float
     features: tuple[Feature, ...]
+    touched: bool = True
 
     @property
     def where(self) -> str:
@@ -85,7 +92,8 @@ class RegionDescription:
         if self.ink == 0:
             return "no ink"
         amount = f"{self.ink * 100:.0f} % ink" if self.ink >= 0.005 else "under 1 % ink"
-        return f"{_joined(self.features) or 'a trace of ink at the edge'}, {amount}"
+        seen = "a trace of ink at the edge" if self.touched else "faint ink, no line"
+        return f"{_joined(self.features) or seen}, {amount}"
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -115,7 +123,7 @@ def describe_regions(
     """Describes regions of a drawing.
 
     Args:
-        ink: `[H, W]`, square, from 0 (paper) to 1 (ink).
+        ink: `[H, W]`, square, from 0 (paper) to 1 (ink); read in a size of 256 × 256.
         regions: which regions; all 77 unless told.
 
     Returns:
@@ -125,8 +133,8 @@ def describe_regions(
         SketchError: the array is not a square drawing with values from 0 to 1.
     """
     strokes = read_strokes(_checked(ink))
-    dense = _Dense(strokes)
-    return tuple(_describe(region, strokes, dense) for region in regions)
+    texture = Texture(strokes)
+    return tuple(_describe(region, strokes, texture) for region in regions)
 
 
 def _checked(ink: Array) -> Array:
@@ -141,33 +149,36 @@ def _checked(ink: Array) -> Array:
             f"ink runs from 0 (paper) to 1 (ink); this array runs from {ink.min():g} to "
             f"{ink.max():g}: divide by 255, and invert a drawing that is black on white"
         )
+    if ink.shape[0] != SIZE:  # lengths below are those of a drawing of this size
+        ink = np.clip(resize(ink, SIZE, SIZE), 0, 1).astype(np.float32)
     return ink
 
 
-def _describe(region: Region, strokes: Strokes, dense: _Dense) -> RegionDescription:
+def _describe(region: Region, strokes: Strokes, texture: Texture) -> RegionDescription:
     box = region.box(strokes.ink.shape[0])
     left, top, right, bottom = box
     ink = float(strokes.ink[top:bottom, left:right].mean())
-    features = sorted(_features(box, strokes, dense), key=lambda f: KINDS.index(f.kind))
-    return RegionDescription(region, ink, tuple(features))
+    features = sorted(_features(box, strokes, texture), key=lambda f: KINDS.index(f.kind))
+    touched = bool((strokes.ink[top:bottom, left:right] > THRESHOLD).any())
+    return RegionDescription(region, ink, tuple(features), touched)
 
 
 # --- what there is in a box ------------------------------------------------------------------
 
 
-def _features(box: Box, strokes: Strokes, dense: _Dense) -> Iterator[Feature]:
-    hatching = dense.within(box)
+def _features(box: Box, strokes: Strokes, texture: Texture) -> Iterator[Feature]:
+    hatching = texture.within(box)
     if hatching:
-        yield hatching
+        yield Feature("hatching", hatching, hatching)
         return
     told: set[int] = set()  # paths that a shape with a name of its own has told of
     for blob in strokes.blobs:
-        share = _inside(blob.pixels, box).sum()
+        share = inside(blob.pixels, box).sum()
         if share > 0.5 * len(blob.pixels) or share > 0.5 * _area(box):
             yield Feature("filled", "a filled area", "filled areas")
             told |= _paths_in(blob.pixels, strokes, box)
     for hole in strokes.holes:
-        if _inside(hole.pixels, box).mean() > 0.9:
+        if inside(hole.pixels, box).mean() > 0.9:
             yield _closed(hole)
             told |= hole.paths
     for crossing in strokes.crossings:
@@ -198,7 +209,8 @@ def _lines(box: Box, strokes: Strokes, told: set[int], bent: set[int]) -> Iterat
 
 
 def _closed(hole: Hole) -> Feature:
-    if hole.roundness > 0.86 and hole.corners == 0:
+    # Small rings: their few pixels turn sharply somewhere, but no square is as round as that.
+    if hole.roundness > (0.86 if hole.corners == 0 else 0.94) and hole.corners < 4:
         shape = "closed round shape"
     elif hole.corners in (3, 4):
         shape = f"closed shape with {('three', 'four')[hole.corners - 3]} corners"
@@ -244,7 +256,7 @@ def _line(points: Array) -> Feature:
     away = (points - points[0]) @ normal
     high, low = float(away.max()), float(-away.min())
     if max(high, low) <= max(1.4, 0.05 * length):
-        direction = _direction(chord)
+        direction = direction_of(chord)
         return Feature("straight line", f"a straight {direction}", f"straight {_many(direction)}")
     if min(high, low) > 0.35 * max(high, low):
         return Feature("curve", "a winding curve", "winding curves")
@@ -252,15 +264,6 @@ def _line(points: Array) -> Feature:
     bend = -normal if high > low else normal
     towards = _COMPASS[round(float(np.arctan2(bend[1], bend[0])) / (np.pi / 4)) % 8]
     return Feature("curve", f"a curve bending {towards}", f"curves bending {towards}")
-
-
-def _direction(chord: Array) -> str:
-    angle = float(np.degrees(np.arctan2(-chord[1], chord[0]))) % 180  # anticlockwise from right
-    if angle < 15 or angle >= 165:
-        return "horizontal line"
-    if 75 <= angle < 105:
-        return "vertical line"
-    return f"diagonal line {'rising' if angle < 75 else 'falling'} to the right"
 
 
 def _many(line: str) -> str:
@@ -275,12 +278,6 @@ def _has(box: Box, x: float, y: float) -> bool:
     return left <= x < right and top <= y < bottom
 
 
-def _inside(points: Array, box: Box) -> Array:
-    left, top, right, bottom = box
-    x, y = points[:, 0], points[:, 1]
-    return (left <= x) & (x < right) & (top <= y) & (y < bottom)
-
-
 def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
@@ -291,7 +288,7 @@ def _paths_in(pixels: Array, strokes: Strokes, box: Box) -> set[int]:
     page[pixels[:, 1], pixels[:, 0]] = True
     found = set()
     for i, path in enumerate(strokes.paths):
-        at = path.points[_inside(path.points, box)].round().astype(int)
+        at = path.points[inside(path.points, box)].round().astype(int)
         if len(at) and page[at[:, 1], at[:, 0]].mean() > 0.5:
             found.add(i)
     return found
@@ -299,74 +296,19 @@ def _paths_in(pixels: Array, strokes: Strokes, box: Box) -> set[int]:
 
 def _runs(path: Path, box: Box) -> list[Array]:
     """The unbroken pieces of a path within a box."""
-    inside = _inside(path.points, box)
-    if not inside.any():
+    within = inside(path.points, box)
+    if not within.any():
         return []
     points = path.points
-    if path.closed and inside[0] and inside[-1] and not inside.all():
-        turn = int(np.flatnonzero(~inside)[0])
-        inside, points = np.roll(inside, -turn), np.roll(points, -turn, axis=0)
-    label, count = numbered(inside)
+    if path.closed and within[0] and within[-1] and not within.all():
+        turn = int(np.flatnonzero(~within)[0])
+        within, points = np.roll(within, -turn), np.roll(points, -turn, axis=0)
+    label, count = numbered(within)
     return [points[label == i] for i in range(1, count + 1)]
 
 
 def _length(points: Array) -> float:
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-
-
-# --- hatching --------------------------------------------------------------------------------
-
-
-class _Dense:
-    """Where strokes lie so close that they are a texture: measured in a moving window."""
-
-    def __init__(self, strokes: Strokes) -> None:
-        size = strokes.ink.shape[0]
-        scale = size / 256
-        window = max(9, round(33 * scale))
-        weight, parallel, crossed = (np.zeros((size, size), dtype=np.complex128) for _ in range(3))
-        for path in strokes.paths:
-            at = path.points.round().astype(int)
-            x, y = path.tangents.T
-            angle = np.arctan2(y, x)
-            np.add.at(weight, (at[:, 1], at[:, 0]), 1.0)
-            np.add.at(parallel, (at[:, 1], at[:, 0]), np.exp(2j * angle))
-            np.add.at(crossed, (at[:, 1], at[:, 0]), np.exp(4j * angle))
-        amount = np.real(_moving(weight, window))
-        safe = np.where(amount > 1e-9, amount, 1)
-        self.skeleton = np.real(weight) > 0
-        self.dense = amount > 1 / (HATCH_SPACING * scale)
-        self.direction = np.where(self.skeleton, _moving(parallel, window) / safe, 0)
-        self.two_ways = np.abs(_moving(crossed, window) / safe)
-        self.crossings = np.array([(c.x, c.y) for c in strokes.crossings]).reshape(-1, 2)
-
-    def within(self, box: Box) -> Feature | None:
-        """The hatching that covers at least half of the strokes in a box."""
-        part = np.s_[box[1] : box[3], box[0] : box[2]]
-        drawn = self.skeleton[part]
-        dense = drawn & self.dense[part]
-        if drawn.sum() < 40 or dense.sum() < 0.5 * drawn.sum():
-            return None
-        direction = complex(self.direction[part][dense].mean())
-        if abs(direction) > 0.7:
-            angle = np.angle(direction) / 2
-            words = _direction(np.array([np.cos(angle), np.sin(angle)]))
-            phrase = f"dense hatching, {words.replace(' line', ' lines')}"
-            return Feature("hatching", phrase, phrase)
-        meetings = int(_inside(self.crossings, box).sum())
-        if meetings >= 3 and self.two_ways[part][dense].mean() > 0.5:
-            return Feature("hatching", "dense cross-hatching", "dense cross-hatching")
-        return None
-
-
-def _moving(values: Array, window: int) -> Array:
-    """Mean over a square window, mirrored at the picture's border."""
-    parts = (
-        np.asarray(ndimage.uniform_filter(part, window, mode="reflect"))
-        for part in (np.real(values), np.imag(values))
-    )
-    real, imaginary = parts
-    return real + 1j * imaginary
 
 
 # --- words -----------------------------------------------------------------------------------
