@@ -1,7 +1,8 @@
 """How much memory a record takes, and what is given up, in a stated order, to stay within a limit.
 
 First the single heads (their mean is kept), then the resolution of the largest layers (halved,
-again and again, down to 4×4), last of all every second step.
+again and again, down to 4×4), then every second step, again and again; last of all everything, as
+where earlier runs have filled the limit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Plan:
         batch: Pictures.
         columns: Columns of a record.
         calls: Denoiser calls that will be recorded, as the schedule says.
-        stride: Every how manieth step is kept.
+        stride: Every how manieth step is kept; 0 keeps none.
         thinned: What was given up so far, in sentences.
     """
 
@@ -52,7 +53,11 @@ class Plan:
 
     def forecast(self) -> int:
         """Bytes of the records of the run."""
-        return self.step_bytes() * -(-self.calls // self.stride)
+        return self.step_bytes() * -(-self.calls // self.stride) if self.stride else 0
+
+    def keeps(self, index: int) -> bool:
+        """Whether the records of this step are kept."""
+        return self.stride > 0 and index % self.stride == 0
 
     def thinner(self) -> Plan | None:
         """The same with the next thing given up; None if there is nothing left to give."""
@@ -66,9 +71,11 @@ class Plan:
             }
             largest = "×".join(map(str, max(grids.values())))
             return replace(self, grids=grids)._saying(f"layers were made coarser, to {largest}")
-        if self.stride < 1 << 16:
+        if 0 < self.stride < 1 << 16:
             more = replace(self, stride=2 * self.stride)
             return more._saying(f"one step in {more.stride} was kept")
+        if self.stride:
+            return replace(self, stride=0)._saying("one step did not fit, and none was kept")
         return None
 
     def _saying(self, sentence: str) -> Plan:

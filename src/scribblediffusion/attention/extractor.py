@@ -215,9 +215,14 @@ class RealAttentionExtractor:
     def latest(self) -> AttentionTrace | None:
         """The newest finished step alone, at any time and from any thread; None before it."""
         for run in reversed(self._recording.runs):
-            if run.recorded:
+            if run.kept_steps:
                 return run.trace(self._recording.branch, self._model_name(), newest=True)
         return None
+
+    @property
+    def forecast(self) -> int:
+        """Bytes that the weights of all runs so far will take, as foreseen at their first call."""
+        return sum(run.plan.forecast() for run in self._recording.runs if run.plan is not None)
 
     def _trace_of(self, run: Run) -> AttentionTrace:
         if self._stack is not None:

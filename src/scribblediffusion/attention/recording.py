@@ -182,7 +182,9 @@ class Recording:
         total = None if run.planned is None else run.planned[-1] + 1
         if run.frame is None or not self.wish.wants(step.index, total):
             return None
-        return Call(step, rows.numbers, condition.shape[0], step.index in run.frame.samples)
+        # If the first sample step was interrupted, the next one takes its place.
+        proved = step.index in run.frame.samples or not run.proved
+        return Call(step, rows.numbers, condition.shape[0], proved)
 
     def _lay_out(self, run: Run, picture: Picture, rows: Rows) -> None:
         room = self._limit - sum(r.nbytes for r in self.runs)

@@ -196,6 +196,11 @@ class Run:
         return 0 if self.first is None or self.last is None else self.last.step - self.first.step
 
     @property
+    def kept_steps(self) -> int:
+        """Denoiser calls whose records are kept."""
+        return len(self._steps)
+
+    @property
     def recorded(self) -> int:
         """Denoiser calls that were recorded."""
         return self._kept_calls
@@ -218,8 +223,7 @@ class Run:
             size = sum(r.nelement() * r.element_size() for r in call.records.values())
             if self._kept_calls == 1:
                 self._foresee(size, room)
-            stride = 1 if self.plan is None else self.plan.stride
-            if call.step.index % stride == 0:
+            if self.plan is None or self.plan.keeps(call.step.index):
                 self._steps.append(call.step)
                 self._pending = Shipment(call.records)
                 self._nbytes += size
@@ -245,7 +249,7 @@ class Run:
 
     def _thin(self, old: Plan, new: Plan) -> None:
         """Bring every stored record down to a thinner plan."""
-        kept = [i for i, step in enumerate(self._steps) if step.index % new.stride == 0]
+        kept = [i for i, step in enumerate(self._steps) if new.keeps(step.index)]
         mean = old.every_head and not new.every_head
         self._steps = [self._steps[i] for i in kept]
         self._records = [
