@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.web.limits import Order
@@ -13,6 +14,7 @@ from scribblediffusion.web.payload import pack_live
 from scribblediffusion.web.worker import Job, Running
 
 if TYPE_CHECKING:
+    from scribblediffusion.attention.extractor import RealAttentionExtractor
     from scribblediffusion.attention.trace import AttentionTrace
     from scribblediffusion.gallery import Gallery, Run
     from scribblediffusion.pipeline import ScribblePipeline
@@ -90,37 +92,11 @@ class Painter:
         pipe = self._pipe_of(order.model)
         heads = "all" if order.each_head else "mean"
         with RealAttentionExtractor(pipe, heads=heads) as extractor:
-            self._steps(pipe, job, extractor)
+            tell_steps(pipe, job, extractor)
         trace = extractor.trace
         kept = {"model": self._models[order.model], "visitor": job.visitor, **order.note}
         run = self._gallery.add(trace, sketch=order.sketch, settings=kept)
         return Painted(run, trace, order)
-
-    def _steps(self, pipe: ScribblePipeline, job: Job, extractor: Any) -> None:
-        from scribblediffusion.pipeline import seeded
-
-        order: Order = job.order
-        budget, name, frame = LiveBudget(), f"live-{id(job)}", None
-        steps = pipe.denoise(
-            order.prompt,
-            order.sketch,
-            num_inference_steps=order.steps,
-            guidance_scale=order.guidance,
-            sketch_guidance_scale=order.sketch_guidance,
-            generator=seeded(order.seed),
-        )
-        with closing(steps):
-            for step in steps:
-                if budget.due():  # otherwise the last frame is told again, for slow listeners
-                    frame = budget.make(
-                        lambda: pack_live(extractor.latest, run=name, count=order.steps)
-                    )
-                done = step.index + 1
-                job.tell(Running(done, step.count, step.noise_remaining, frame))
-                if job.stop.is_set():
-                    break
-        complete = done == order.steps
-        pipe.finish(step.latents if complete else step.denoised, complete=complete)
 
     def _pipe_of(self, name: str) -> ScribblePipeline:
         if self._pipe is None or self._pipe[0] != name:
@@ -129,6 +105,33 @@ class Painter:
             pipe.set_progress_bar_config(disable=True)
             self._pipe = (name, pipe)
         return self._pipe[1]
+
+
+def tell_steps(pipe: ScribblePipeline, job: Job, extractor: RealAttentionExtractor) -> None:
+    """Sample and decode one run inside the extractor's context, telling the job every step."""
+    from scribblediffusion.pipeline import seeded
+
+    order: Order = job.order
+    budget, name, frame = LiveBudget(), f"live-{id(job)}", None
+    steps = pipe.denoise(
+        order.prompt,
+        order.sketch,
+        num_inference_steps=order.steps,
+        guidance_scale=order.guidance,
+        sketch_guidance_scale=order.sketch_guidance,
+        generator=seeded(order.seed),
+    )
+    step: Any = None
+    with closing(steps):
+        for step in steps:
+            latest = extractor.latest if budget.due() else None
+            if latest is not None:  # otherwise the last frame is told again, for slow listeners
+                frame = budget.make(partial(pack_live, latest, run=name, count=order.steps))
+            job.tell(Running(step.index + 1, step.count, step.noise_remaining, frame))
+            if job.stop.is_set():
+                break
+    complete = step.index + 1 == step.count
+    pipe.finish(step.latents if complete else step.denoised, complete=complete)
 
 
 def _loaded(source: str | None) -> ScribblePipeline:

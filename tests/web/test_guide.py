@@ -1,0 +1,114 @@
+"""The steps of docs/studio.md, done in a browser with the shipped model, with its screenshots.
+
+They are written to a temporary folder, or with ``SCREENSHOTS=docs/images`` into the guide.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import Served, free_port
+from test_browser import PATIENCE, Opened, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"
+MUSHROOM = "Begin with a drawing: a red mushroom on a green background"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The studio with the model that comes with the package."""
+    with Served(tmp_path_factory.mktemp("gallery"), free_port()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chosen = os.environ.get("SCREENSHOTS")
+    return Path(chosen) if chosen else tmp_path_factory.mktemp("shots")
+
+
+def shoot(opened: Opened, folder: Path, name: str) -> None:
+    opened.page.mouse.move(2, 2)
+    opened.page.wait_for_timeout(700)
+    file = folder / f"studio-{name}.png"
+    opened.page.screenshot(path=file)
+    assert file.stat().st_size > 20_000
+
+
+def begin(opened: Opened, steps: int) -> None:
+    opened.page.get_by_role("button", name=MUSHROOM).click()
+    prompt = opened.page.get_by_label("Prompt", exact=True)
+    expect(prompt).to_have_value("a red mushroom on a green background")
+    opened.page.wait_for_timeout(1000)
+    opened.page.get_by_label("Seed", exact=True).fill("7")
+    opened.set_steps(steps)
+    opened.page.get_by_role("button", name=re.compile("^Settings")).click()
+    opened.page.get_by_role("button", name="Generate").click()
+    opened.status("Done. Seed 7")
+    expect(opened.page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
+    opened.page.evaluate("scrollTo(0, 0)")
+
+
+def test_the_guide_step_by_step(chromium, shipped: Served, shots: Path) -> None:
+    opened = Opened(chromium, shipped.url)
+    page = opened.page
+    begin(opened, 20)
+    explorer = page.locator("#studio-explorer")
+    shoot(opened, shots, "light")
+    words = explorer.get_by_role("group", name=re.compile("^Words"))
+    words.get_by_role("button", name=re.compile("^mushroom")).first.click()
+    expect(explorer.locator(".title")).to_contain_text("mushroom")
+    shoot(opened, shots, "word")
+    picture = explorer.locator(".stage.picture")
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.35})
+    expect(explorer.locator(".heard-words li").first).to_be_visible()
+    shoot(opened, shots, "place")
+    words.get_by_role("button", name=re.compile("^green")).first.click()
+    explorer.locator("button.without").first.click()
+    opened.status("Drawn again without the word “green”")
+    page.locator("#studio-compare").scroll_into_view_if_needed()
+    page.locator("#studio-compare").evaluate("node => node.scrollIntoView()")
+    shoot(opened, shots, "compare")
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_role("tab", name="Gallery").click()
+    expect(page.locator("#studio-shelf li")).to_have_count(2)
+    page.wait_for_timeout(800)
+    shoot(opened, shots, "gallery")
+    assert opened.wrong == []
+    opened.close()
+
+
+def test_dark_and_phone(chromium, shipped: Served, shots: Path) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+    looks = {"dark": {}, "phone": phone}
+    for name, options in looks.items():
+        theme = "dark" if name == "dark" else "light"
+        opened = Opened(chromium, shipped.url, theme=theme, **options)
+        begin(opened, 8)
+        words = opened.page.locator("#studio-explorer").get_by_role(
+            "group", name=re.compile("^Words")
+        )
+        words.get_by_role("button", name=re.compile("^mushroom")).first.click()
+        if name == "phone":
+            opened.page.locator("#studio-explorer").evaluate("node => node.scrollIntoView()")
+        shoot(opened, shots, name)
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 1360
+        assert opened.wrong == []
+        opened.close()
+
+
+def test_the_guide_shows_these_pictures() -> None:
+    text = GUIDE.read_text(encoding="utf-8")
+    shown = set(re.findall(r"\(images/(studio-[a-z]+\.png)\)", text))
+    assert shown == {
+        f"studio-{name}.png"
+        for name in ("light", "word", "place", "compare", "gallery", "dark", "phone")
+    }
+    for name in shown:
+        assert (GUIDE.parent / "images" / name).is_file()
