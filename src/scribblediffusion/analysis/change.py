@@ -94,8 +94,9 @@ class Explained(Printed):
             seen = f"{100 * self.effect:.1f} % of the pixels changed noticeably"
             return f"{self.name}, {self.edit}: hardly any effect ({seen})"
         other = "" if self.control is None else f", control {100 * self.control:.0f} %"
+        when = "" if self.edit == "removed" else f" when it was {self.edit}"
         return (
-            f"the map of {self.name} explains {100 * self.share:.0f} % of what changed "
+            f"the map of {self.name} explains {100 * self.share:.0f} % of what changed{when} "
             f"(chance {100 * self.chance:.0f} %{other})"
         )
 

@@ -38,7 +38,7 @@ app.command()(compare.compare)
 app.command()(capture.capture)
 app.add_typer(gallery.app, name="gallery")
 app.command()(studio.app)
-app.command()(evaluate.evaluate)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 
 _UsageError: Any = typer.BadParameter.__base__

@@ -1,4 +1,4 @@
-"""`scribble evaluate`: how well pictures follow their sketches and words."""
+"""`scribble evaluate`: how pictures follow sketches and words, and whether maps tell the truth."""
 
 from __future__ import annotations
 
@@ -7,19 +7,77 @@ from typing import Annotated
 
 import typer
 
-from scribblediffusion.cli.progress import progress
+from scribblediffusion.cli.progress import progress, quiet_loading
+
+app = typer.Typer(
+    help="Measure the model on held-out scenes; without a command, its pictures (quality).",
+    invoke_without_command=True,
+)
+
+Output = Annotated[Path, typer.Option(help="Folder for the report.")]
+Scenes = Annotated[int, typer.Option(help="Held-out scenes of each set.", min=2)]
+Sets = Annotated[str, typer.Option(help="Which sets: test, objects, pairs, wobbly.")]
+Model = Annotated[str | None, typer.Option(help="Folder or hub id.")]
+SETS = "test,objects,pairs,wobbly"
 
 
+@app.callback()
 def evaluate(
-    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("evaluation"),
-    scenes: Annotated[int, typer.Option(help="Held-out scenes of each set.", min=2)] = 200,
-    sets: Annotated[
-        str, typer.Option(help="Which sets: test, objects, pairs, wobbly.")
-    ] = "test,objects,pairs,wobbly",
-    model: Annotated[str | None, typer.Option(help="Folder or hub id.")] = None,
+    context: typer.Context,
+    output: Output = Path("evaluation"),
+    scenes: Scenes = 200,
+    sets: Sets = SETS,
+    model: Model = None,
+) -> None:
+    """Measure the model on held-out scenes; without a command, its pictures (quality)."""
+    if context.invoked_subcommand is None:
+        quality(output, scenes, sets, model)
+
+
+@app.command()
+def quality(
+    output: Output = Path("evaluation"),
+    scenes: Scenes = 200,
+    sets: Sets = SETS,
+    model: Model = None,
 ) -> None:
     """Measure how well pictures follow their sketches and words, on held-out scenes."""
     from scribblediffusion.evaluate.report import run
 
     chosen = tuple(name.strip() for name in sets.split(",") if name.strip())
     run(output, scenes=scenes, sets=chosen, model=model, progress=progress, say=typer.echo)
+
+
+@app.command()
+def maps(
+    output: Annotated[Path, typer.Option(help="Folder for records, tables and plots.")] = Path(
+        "maps"
+    ),
+    scenes: Annotated[
+        int, typer.Option(help="Held-out scenes of two and three objects.", min=4)
+    ] = 200,
+    steps: Annotated[int, typer.Option(help="Sampling steps.", min=2, max=1000)] = 20,
+    model: Model = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A Markdown page whose measured parts and pictures are brought up to date.",
+        ),
+    ] = None,
+) -> None:
+    """Measure whether attention maps tell the truth: where they point, and what words cause.
+
+    Maps against the true places of objects, with chance and controls; runs repeated without a word
+    or a stroke. Interrupted, it goes on where it stopped when it is called again.
+    """
+    from scribblediffusion.evaluate.account import write
+    from scribblediffusion.evaluate.findings import Evidence
+    from scribblediffusion.evaluate.maps import run
+
+    with quiet_loading():
+        run(output, scenes=scenes, steps=steps, model=model, progress=progress)
+    parts = write(Evidence.read(output, scenes), page)
+    for part in parts.values():
+        typer.echo(part)
+    typer.echo(f"written to {output}")

@@ -79,6 +79,18 @@ def explain(
         ),
     ] = None,
     ground: Annotated[Ground, typer.Option(help="What the view is drawn on.")] = Ground.dark,
+    causal: Annotated[
+        bool,
+        typer.Option(
+            "--causal",
+            help="Run it again without the word or the region's ink (else without each word, and "
+            "without the longest stroke): what changed, and was it where the map said?",
+        ),
+    ] = False,
+    replace_by: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="With --causal and --word: put this in its place, too."),
+    ] = None,
     gallery: GalleryRoot = None,
 ) -> None:
     """Tell what a run's attention says, and draw it.
@@ -89,6 +101,11 @@ def explain(
     """
     if word is not None and region is not None:
         raise InputError("--word and --region: name one of the two")
+    if causal:
+        from scribblediffusion.cli.causal import tell_causes
+
+        tell_causes(run, gallery, word=word, region=region, replace=replace_by, output=output)
+        return
     kind = _kind(view, output)
 
     from scribblediffusion.visualizer import AttentionVisualizer

@@ -26,8 +26,6 @@ from scribblediffusion.evaluate.maps import PICTURES
 from scribblediffusion.view import evidence as view
 from scribblediffusion.view.figure import save_figure
 
-#: Largest change that the change maps show, in ΔE*ab.
-CHANGE_TOP = 40.0
 NAMES = {
     "noun": "nouns",
     "colour": "colour words",
@@ -358,15 +356,15 @@ def plots(evidence: Evidence) -> dict[str, Any]:
         "noise": view.curves(_noise_curves(evidence)),
         "layers": view.ranked(_layer_rows(evidence)),
         "heads": _heads(evidence),
-        "causal": view.ranked(_causal_rows(evidence)),
         "time": view.curves(_time_curves(evidence)),
     }
+    if rows := _causal_rows(evidence):  # none where no edit had an effect
+        drawn["causal"] = view.ranked(rows)
     shown = examples(evidence)
     cases = {"typical": [c for c in [typical(evidence)] if c], **_by_file(shown)}
     for name, chosen in cases.items():
-        rows = [_row(evidence, case) for case in chosen]
-        if rows:
-            drawn[name] = view.pictures(rows)
+        if chosen:
+            drawn[name] = view.pictures([_row(evidence, case) for case in chosen])
     return drawn
 
 
@@ -490,15 +488,6 @@ def _row(evidence: Evidence, case: tuple[int, int]) -> view.PictureRow:
     record, edit = _edit(evidence, case)
     with np.load(evidence.folder / PICTURES / f"{case[0]:04d}.npz") as kept:
         base, after, heat = kept["base"], kept["changed"][case[1]], kept["maps"][case[1]]
-    change = picture_change(base, after)
-    heat = heat / heat.mean()
-    top = float(heat.max())
-    return view.PictureRow(
-        f"{record['caption']}\n{sentence(edit).replace('*', '“', 1).replace('*', '”', 1)}",
-        [
-            ("the picture", base),
-            (f"“{edit['subject']}” {edit['how']}", after),
-            (f"change (white: ΔE ≥ {CHANGE_TOP:.0f})", view.coloured(change, CHANGE_TOP)),
-            (f"its map (white: {top:.1f}× even)", view.coloured(heat, top)),
-        ],
-    )
+    text = f"{record['caption']}\n{sentence(edit).replace('*', '“', 1).replace('*', '”', 1)}"
+    how = f"“{edit['subject']}” {edit['how']}"
+    return view.change_row(text, how, base, after, picture_change(base, after), heat)

@@ -49,7 +49,7 @@ class Outcome:
         change: ΔE*ab of the two pictures, `[256, 256]`.
         explained: the word's map against the change of the picture.
         in_latents: the same against the change of the latents, `[32, 32]`.
-        attention: the word's share of all attention in the unchanged run.
+        heat: the word's attention in the unchanged run, `[H, W]`: mean of steps, layers, heads.
     """
 
     edit: Edit
@@ -57,7 +57,12 @@ class Outcome:
     change: Array
     explained: Explained
     in_latents: Explained
-    attention: float
+    heat: Array
+
+    @property
+    def attention(self) -> float:
+        """The word's share of all attention in the unchanged run."""
+        return float(self.heat.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +157,7 @@ def _outcome(
         explain_change(raw, one, others, name=edit.subject, edit=edit.how)
         for one in (change, latent)
     )
-    return Outcome(edit, picture, change, seen, deep, float(raw.mean()))
+    return Outcome(edit, picture, change, seen, deep, raw)
 
 
 def raw_map(trace: AttentionTrace, keys: Sequence[int]) -> Array:

@@ -312,13 +312,12 @@ def _rounded(value: Any) -> Any:
 
 def _keep(path: Path, done: causal.Experiment) -> None:
     """The pictures of a scene and its words' maps, whole or not at all."""
-    maps = [causal.raw_map(done.trace, o.edit.keys) for o in done.outcomes]
     part = path.with_suffix(".part.npz")
     np.savez_compressed(
         part,
         base=done.picture,
         changed=np.stack([o.picture for o in done.outcomes]),
-        maps=np.stack(maps).astype(np.float32),
+        maps=np.stack([o.heat for o in done.outcomes]).astype(np.float32),
     )
     os.replace(part, path)
 

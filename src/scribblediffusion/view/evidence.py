@@ -23,6 +23,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Interval = tuple[float, float, float]
 #: Colours of series in turn; the first is what is measured, greys are chance and controls.
 COLOURS = ((0, 95, 150), (196, 78, 36), (120, 80, 150), (60, 130, 80))
+#: Largest change that change maps show, in ΔE*ab.
+CHANGE_TOP = 40.0
 GREYS = ((70, 70, 78), (150, 150, 158), (200, 200, 204))
 
 
@@ -184,6 +186,35 @@ def pictures(rows: Sequence[PictureRow]) -> Figure:
                 *middle, label, fontsize=8, color=muted, ha="center", va="top", parse_math=False
             )
     return figure
+
+
+def change_row(
+    text: str, how: str, before: Array, after: Array, change: Array, heat: Array
+) -> PictureRow:
+    """A run before and after an edit, what changed, and the map that should say where.
+
+    Args:
+        text: above the row.
+        how: what was done.
+        before: the picture, uint8 `[H, W, 3]`.
+        after: the changed run's.
+        change: ΔE*ab `[H, W]`.
+        heat: the map `[h, w]`, any scale.
+    """
+    even = heat / heat.mean()
+    top = float(even.max())
+    shown = [
+        ("the picture", before),
+        (how, after),
+        (f"change (white: ΔE ≥ {CHANGE_TOP:.0f})", coloured(change, CHANGE_TOP)),
+        (f"its map (white: {top:.1f}× even)", coloured(even, top)),
+    ]
+    return PictureRow(text, shown)
+
+
+def change_rows(before: Array, edits: Sequence[tuple[str, str, Array, Array, Array]]) -> Figure:
+    """One row an edit: (text, how, picture after, change, map); see `change_row`."""
+    return pictures([change_row(text, how, before, *arrays) for text, how, *arrays in edits])
 
 
 def coloured(values: Array, top: float) -> Array:

@@ -1,0 +1,148 @@
+"""Localisation on synthetic maps whose answer is known before."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.evaluate import truth
+from scribblediffusion.sketch import REGIONS, Region
+from scribblediffusion.train.scenes import scene
+
+NAMES = [f"up_blocks.{i}.attn2" for i in range(2)]
+
+
+@pytest.fixture(scope="module")
+def one():
+    return truth.scenes_of_several(1)[0]
+
+
+def tokens_of(caption):
+    """One token a word, as a person reads it, between a start and an end."""
+    pieces = caption.replace(",", " ,").replace(":", " :").split()
+    return ["[CLS]", *pieces, "[SEP]"]
+
+
+def trace_of(one, paint, steps=3):
+    """A trace whose map of token `i` is `paint(i, its text, side)`, otherwise as the scene's."""
+    tokens = tokens_of(one.caption)
+    keys = len(tokens) + len(REGIONS)
+    weights = {}
+    for name, side in zip(NAMES, (16, 32), strict=True):
+        raw = np.full((keys, side, side), 1e-3)
+        for i, text in enumerate(tokens):
+            raw[i] += paint(text, side)
+        for i, region in enumerate(REGIONS):
+            raw[len(tokens) + i] += resized(truth._place(region, 32), side)
+        raw /= raw.sum(0)
+        weights[name] = np.broadcast_to(raw, (steps, 1, 2, *raw.shape)).astype(np.float32)
+    text = range(len(tokens))
+    return AttentionTrace.from_arrays(
+        weights,
+        tokens=tokens,
+        streams={"text": text, "sketch": range(len(tokens), keys)},
+        regions={r: len(tokens) + i for i, r in enumerate(REGIONS)},
+        prompt=one.caption,
+        heads="all",
+    )
+
+
+def resized(mask, side):
+    step = mask.shape[0] // side
+    return mask.reshape(side, step, side, step).mean((1, 3))
+
+
+def object_of(one, word):
+    for number, placed in enumerate(one.objects):
+        if word in placed.phrase.split() and word not in ("a", "an"):
+            return number
+    return None
+
+
+def test_words_that_lie_on_their_objects_are_found_there(one):
+    def paint(text, side):
+        number = object_of(one, text)
+        return resized(one.labels == number + 1, side) if number is not None else np.zeros((1, 1))
+
+    maps = truth.Maps(trace_of(one, paint), 0)
+    found = truth.measured(one, maps, 0, 0)
+    at = maps.views.names.index("all")
+    for kind in ("noun", "colour"):
+        if kind in found:
+            own, count = np.array(found[kind]["own"]["sums"]), found[kind]["own"]["count"]
+            assert own[at, 0] == count
+            assert (own[at, 1:] / count > 0.8).all()
+            wrong = found[kind]["wrong"]
+            assert wrong["sums"][at][0] == 0
+            assert wrong["sums"][at][2] / wrong["count"] < 0.5
+    level = found["region 8×8"]
+    assert level["own"]["sums"][at] == [level["own"]["count"]] * 3
+    assert level["wrong"]["sums"][at][:2] == [0, 0]
+    assert level["shuffled"]["sums"][at][:2] == [0, 0]
+
+
+def test_words_that_lie_on_the_other_object_are_found_on_the_wrong_one(one):
+    assert len(one.objects) == 2
+
+    def paint(text, side):
+        number = object_of(one, text)
+        return resized(one.labels == 2 - number, side) if number is not None else np.zeros((1, 1))
+
+    maps = truth.Maps(trace_of(one, paint), 0)
+    noun = truth.measured(one, maps, 0, 0)["noun"]
+    at = maps.views.names.index("all")
+    assert noun["own"]["sums"][at][0] == 0
+    assert noun["wrong"]["sums"][at][0] == noun["wrong"]["count"]
+
+
+def test_random_maps_are_at_chance():
+    totals = {"own": np.zeros(3), "chance": np.zeros(3)}
+    cases = 0
+    for i, one in enumerate(truth.scenes_of_several(12)):
+        rng = np.random.default_rng(i)
+        cache = {}
+
+        def paint(text, side, rng=rng, cache=cache):
+            fine = cache.setdefault(text, rng.random((32, 32)))
+            return resized(fine, side)
+
+        maps = truth.Maps(trace_of(one, paint, steps=2), 0)
+        noun = truth.measured(one, maps, 0, i)["noun"]
+        at = maps.views.names.index("layer up_blocks.1.attn2")
+        totals["own"] += noun["own"]["sums"][at]
+        totals["chance"] += noun["chance"]["sums"]
+        cases += noun["own"]["count"]
+    own, chance = totals["own"] / cases, totals["chance"] / cases
+    assert own[0] == pytest.approx(chance[0], abs=0.15)
+    assert own[1] == pytest.approx(chance[1], abs=0.02)
+    assert own[2] == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_view_is_the_mean_of_its_steps_layers_and_heads():
+    views = truth.Views(4, {"down_blocks.0.attn2": 8, "up_blocks.0.attn2": 32}, 2)
+    rng = np.random.default_rng(0)
+    raw = rng.random((4, 2, 2, 8, 8))  # steps, layers, heads
+    found = views.maps(raw.mean(2), raw.mean(0))
+    named = dict(zip(views.names, found, strict=True))
+    assert len(found) == len(views.names)
+    assert np.allclose(named["all"], raw.mean((0, 1, 2)))
+    assert np.allclose(named["step 3"], raw[3].mean((0, 1)))
+    assert np.allclose(named["layer up_blocks.0.attn2"], raw[:, 1].mean((0, 1)))
+    assert np.allclose(named["head up_blocks.0.attn2 1"], raw[:, 1, 1].mean(0))
+    assert np.allclose(named["choice 32×32 layers, second half"], raw[2:, 1].mean((0, 1)))
+    assert np.allclose(named["choice all layers, all steps"], named["all"])
+
+
+def test_scenes_are_held_out_repeatable_and_of_several_objects():
+    first, again = truth.scenes_of_several(6), truth.scenes_of_several(6)
+    assert [s.caption for s in first] == [s.caption for s in again]
+    assert {len(s.objects) for s in first} <= {2, 3}
+    train = {scene(i, split="train", seed=truth.SEED).caption for i in range(20)}
+    assert not train & {s.caption for s in first}
+
+
+def test_a_region_s_place_is_its_box():
+    assert np.argwhere(truth._place(Region(8, 2, 1), 32)).tolist() == [
+        list(p) for p in itertools.product(range(8, 12), range(4, 8))
+    ]
