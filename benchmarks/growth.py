@@ -1,0 +1,127 @@
+"""How the cost of capture grows: with steps, resolution, words and pictures in a batch.
+
+    python benchmarks/growth.py [--rounds 2] [--docs]
+
+On SD 1.5's UNet at a quarter of its width (the same 16 layers and 8 heads, so the record has the
+same size), 256×256, 4 steps, 9 of 77 keys used, one picture, with guidance; one of these at a time
+is varied. Runs with and without capture take turns; differences are taken step by step.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from architectures import KEYS, QUARTER, WORDS, Loop, build
+from measuring import INK, Spread, differences, machine, options, panels, show, write
+
+from scribblediffusion.attention.extractor import RealAttentionExtractor
+
+STEPS = 4
+#: What is varied → its values. Words count without start and end.
+VARIED: dict[str, tuple[int, ...]] = {
+    "steps": (2, 4, 8),
+    "pixels of a side": (128, 256, 384),
+    "keys used": (9, 40, 77),
+    "pictures": (1, 2, 4),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement.
+
+    Attributes:
+        varied, value: what was varied, and its value.
+        step: seconds of a step without capture.
+        added: seconds that capture adds to a step.
+        nbytes: kept of the run.
+    """
+
+    varied: str
+    value: int
+    step: Spread
+    added: Spread
+    nbytes: int
+
+
+def case(loop: Loop, varied: str, value: int) -> tuple[Loop, int]:
+    """The loop and its steps."""
+    if varied == "steps":
+        return loop, value
+    if varied == "pixels of a side":
+        return replace(loop, height=value // 8, width=value // 8), STEPS
+    if varied == "keys used":
+        return replace(loop, words=tuple(WORDS[i % len(WORDS)] for i in range(value - 2))), STEPS
+    return replace(loop, batch=value), STEPS
+
+
+def measure(loop: Loop, varied: str, value: int, rounds: int) -> Point:
+    """One point, runs with and without capture taking turns."""
+    chosen, steps = case(loop, varied, value)
+    bare: list[float] = []
+    mine: list[float] = []
+    nbytes = 0
+    chosen(1)
+    for _ in range(rounds):
+        plain = chosen(steps)
+        bare += chosen.seconds
+        with RealAttentionExtractor(chosen) as extractor:
+            latents = chosen(steps)
+        mine += chosen.seconds
+        nbytes = extractor.trace.nbytes
+        if not torch.equal(plain, latents):
+            raise SystemExit(f"{varied} {value}: capture changed the latents")
+    return Point(varied, value, Spread.of(bare), differences(mine, bare), nbytes)
+
+
+def draw(points: list[Point]) -> Any:
+    """A panel for each thing that is varied: time on the left scale, bytes on the right one."""
+    figure, axes = panels(len(VARIED), width=3.6)
+    for axis, varied in zip(axes, VARIED, strict=True):
+        chosen = [p for p in points if p.varied == varied]
+        values = [p.value for p in chosen]
+        middle = [1000 * p.added.median for p in chosen]
+        axis.plot(values, middle, "o-", color=INK[0], label="added to a step, ms")
+        axis.set_ylim(0, 1.25 * max(middle))
+        axis.set_xlabel(varied)
+        axis.set_ylabel("added to a step, ms", color=INK[0])
+        right = axis.twinx()
+        kept = [p.nbytes / 1e6 for p in chosen]
+        right.plot(values, kept, "s--", color=INK[1])
+        right.set_ylim(0, 1.25 * max(kept))
+        right.set_ylabel("kept of the run, MB", color=INK[1])
+        right.spines["top"].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    """Measure, print, write."""
+    chosen = options(__doc__, rounds=(2, "runs of each"), threads=(1, "threads"))
+    torch.set_num_threads(chosen.threads)
+    loop = Loop(build(QUARTER))
+    points = [
+        measure(loop, varied, value, chosen.rounds)
+        for varied, values in VARIED.items()
+        for value in values
+    ]
+    rows = [
+        (
+            f"{p.varied}: {p.value}",
+            p.step.show(1000, 0),
+            p.added.show(1000, 0),
+            f"{p.nbytes / 1e6:.2f}",
+        )
+        for p in points
+    ]
+    columns = ("varied", "a step without, ms", "capture adds, ms", "kept, MB")
+    note = f"otherwise 4 steps, 256 pixels, 9 of {KEYS} keys, 1 picture; medians of steps"
+    show("Growth of the cost of capture", columns, rows, note)
+    record = {"machine": machine(chosen.threads), "points": points}
+    write("growth", record, draw(points), docs=chosen.docs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
