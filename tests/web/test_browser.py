@@ -105,19 +105,19 @@ def opened(chromium, served: Served) -> Iterator[Opened]:
 
 
 def test_the_first_stroke_draws_and_can_be_undone(opened: Opened) -> None:
-    assert opened.ink() == 0
+    empty = opened.ink()  # signs of the tools that lie over the board
     opened.draw_circle()
     drawn = opened.ink()
-    assert drawn > 300
+    assert drawn > empty + 1000
     opened.page.keyboard.press("Control+z")
     opened.page.wait_for_timeout(400)
-    assert opened.ink() == 0
+    assert opened.ink() < empty + 100
     opened.page.keyboard.press("Control+Shift+z")
     opened.page.wait_for_timeout(400)
     assert opened.ink() == pytest.approx(drawn, rel=0.05)
     opened.page.get_by_role("button", name="Undo", exact=True).click()
     opened.page.wait_for_timeout(400)
-    assert opened.ink() == 0
+    assert opened.ink() < empty + 100
 
 
 def test_draw_generate_and_read_why(opened: Opened) -> None:
@@ -169,7 +169,7 @@ def test_errors_are_sentences_on_the_page(opened: Opened) -> None:
     opened.page.get_by_label("Seed", exact=True).fill("many")
     opened.generate("a cat", 2)
     opened.status("not a whole number")
-    expect(opened.page.get_by_role("button", name="Generate")).to_be_visible()
+    expect(opened.page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
 def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served) -> None:
@@ -268,7 +268,7 @@ def test_a_permalink_survives_a_restart(chromium, tmp_path: Path) -> None:
             "src", re.compile("^data:")
         )
         expect(page.locator("#studio-gif img")).to_be_visible(timeout=PATIENCE)
-        assert opened.ink() > 300
+        assert opened.ink() > 1000
         assert opened.wrong == []
         opened.close()
 
@@ -302,7 +302,7 @@ def test_upload_and_mask(opened: Opened) -> None:
     page = opened.page
     page.locator("#studio-board input[type=file]").first.set_input_files(SKETCHES / "house.png")
     page.wait_for_timeout(1200)
-    assert opened.ink() > 300
+    assert opened.ink() > 1000
     opened.set_steps(2)
     page.get_by_label("Only a part of the drawing counts").check()
     mask = page.locator("#studio-mask canvas").first

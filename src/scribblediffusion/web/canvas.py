@@ -79,9 +79,9 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         index = data.data.get("index")
         if index not in (None, "", "null") and int(index) >= self._limits.layers:
             raise gr.Error(_too_many(self._limits), print_exception=False)
-        while len(self.blob_storage) >= self._limits.stored:
-            self.blob_storage.pop(next(iter(self.blob_storage)))
         super().accept_blobs(data)
+        while sum(map(_weight, self.blob_storage.values())) > self._limits.stored:
+            self.blob_storage.pop(next(iter(self.blob_storage)))
 
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
 
@@ -102,6 +102,11 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         if payload.id is not None:
             self.blob_storage.pop(payload.id, None)
         return {"background": None, "layers": [], "composite": None, "refused": reason}
+
+
+def _weight(held: Any) -> int:
+    """Bytes of the pictures of one drawing."""
+    return sum(len(p) for p in (held.background, held.composite, *held.layers) if p is not None)
 
 
 def _too_many(limits: Limits) -> str:

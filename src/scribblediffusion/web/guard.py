@@ -69,7 +69,7 @@ class Guard:
             return 421, "This studio answers under its own address alone."
         origin = headers.get(b"origin")
         own = headers.get(b"host", "")
-        if origin not in (None, "null") and urlsplit(origin).netloc != own:
+        if origin is not None and urlsplit(origin).netloc != own:
             return 403, "Requests from other sites are not answered."
         if path.startswith(CLOSED):
             return 404, "There is nothing here."

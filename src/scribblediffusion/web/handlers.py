@@ -450,11 +450,11 @@ class Handlers:
 
     def _busy(self) -> Update:
         parts = self.parts
-        return {parts["go"]: gr.update(visible=False), parts["halt"]: gr.update(visible=True)}
+        return {parts["go"]: _able(False), parts["halt"]: _able(True)}
 
     def _idle(self) -> Update:
         parts = self.parts
-        return {parts["go"]: gr.update(visible=True), parts["halt"]: gr.update(visible=False)}
+        return {parts["go"]: _able(True), parts["halt"]: _able(False)}
 
     async def _in(self, executor: Executor, do: Callable[..., Any], *given: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(executor, do, *given)
@@ -466,6 +466,10 @@ def _sketch(board: Any, mask: Any) -> Any:
         if isinstance(sent, dict) and sent.get("refused"):
             raise SketchError(sent["refused"])
     return sketch_of(board, mask)
+
+
+def _able(yes: bool) -> Any:
+    return gr.update(interactive=yes)
 
 
 def _seed(typed: Any) -> int:

@@ -24,7 +24,7 @@ class Limits:
         layers: of one drawing.
         waiting: runs that wait, all visitors together; one more is refused.
         mine: runs that one visitor may have waiting or going on.
-        stored: unfinished uploads of drawings kept in memory.
+        stored: bytes of drawings that were sent and not yet used, of one page.
         keep_seconds: how long temporary files stay.
     """
 
@@ -37,7 +37,7 @@ class Limits:
     layers: int = 6
     waiting: int = 16
     mine: int = 2
-    stored: int = 64
+    stored: int = 60_000_000
     keep_seconds: int = 3600
 
 

@@ -149,10 +149,13 @@ def _left(studio: Studio) -> dict[str, Any]:
         elem_id="studio-prompt",
     )
     with gr.Row(elem_id="studio-buttons"):
-        made["go"] = gr.Button("Generate", variant="primary", size="lg", elem_id="studio-go")
-        made["halt"] = gr.Button(
-            "Stop", variant="stop", size="lg", visible=False, elem_id="studio-stop"
+        made["go"] = gr.Button(
+            "Generate", variant="primary", size="lg", scale=3, min_width=120, elem_id="studio-go"
         )
+        made["halt"] = gr.Button(
+            "Stop", variant="stop", size="lg", scale=1, min_width=80, interactive=False,
+            elem_id="studio-stop",
+        )  # fmt: skip
     with gr.Row(elem_id="studio-seeds"):
         made["seed"] = gr.Textbox(
             label="Seed", placeholder="new each time", max_length=19, elem_id="studio-seed"

@@ -1,0 +1,77 @@
+"""From what a page or a program sends to a sketch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from scribblediffusion.errors import SketchError
+from scribblediffusion.web.canvas import SIDE, blank, drawing_of, painted_in, sheet_of, sketch_of
+
+
+def stroke(box: tuple[int, int, int, int], colour: str = "black", ground=(0, 0, 0, 0)):
+    image = Image.new("RGBA", (SIDE, SIDE), ground)
+    ImageDraw.Draw(image).line(box, fill=colour, width=10)
+    return image
+
+
+def test_nothing_drawn_is_no_sketch() -> None:
+    assert sketch_of(None) is None
+    assert sketch_of({"background": None, "layers": [], "composite": None}) is None
+    assert sketch_of(blank()) is None
+
+
+def test_the_composite_counts_and_layers_stand_in_for_it() -> None:
+    line = stroke((100, 100, 400, 400))
+    flat = Image.new("RGBA", line.size, "white")
+    flat.alpha_composite(line)
+    whole = sketch_of({"background": None, "layers": [], "composite": flat})
+    layered = sketch_of({"background": None, "layers": [line], "composite": None})
+    assert whole is not None
+    assert layered is not None
+    assert np.array_equal(whole.ink, layered.ink)
+    assert whole.ink[128, 128] > 0.9
+    assert whole.ink[20, 200] == 0
+
+
+def test_layers_of_other_sizes_are_laid_over() -> None:
+    small = stroke((100, 100, 400, 400)).resize((128, 128))
+    value = {"background": blank()["background"], "layers": [small], "composite": None}
+    drawing = drawing_of(value)
+    assert drawing is not None
+    assert drawing.size == (SIDE, SIDE)
+    assert np.asarray(drawing.convert("L"))[250, 250] < 80
+
+
+def test_a_painted_part_masks_the_drawing() -> None:
+    two = stroke((60, 100, 450, 100), ground=(255, 255, 255, 255))
+    ImageDraw.Draw(two).line((60, 400, 450, 400), fill="black", width=10)
+    paint = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    ImageDraw.Draw(paint).rectangle((0, 0, SIDE, 200), fill=(47, 127, 208, 255))
+    board = {"background": None, "layers": [], "composite": two}
+    mask = {"background": None, "layers": [paint], "composite": None}
+    sketch = sketch_of(board, mask)
+    assert sketch is not None
+    assert sketch.ink[50].max() > 0.9
+    assert sketch.ink[200].max() == 0
+    assert 0 < sketch.active.sum() < 77
+    nowhere = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    ImageDraw.Draw(nowhere).rectangle((0, 230, SIDE, 270), fill="blue")
+    with pytest.raises(SketchError, match="holds no line"):
+        sketch_of(board, {"background": None, "layers": [nowhere], "composite": None})
+
+
+def test_an_unpainted_mask_is_none() -> None:
+    assert painted_in(None) is None
+    assert painted_in(blank()) is None
+    empty = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    assert painted_in({"background": None, "layers": [empty], "composite": None}) is None
+
+
+def test_a_sheet_is_square_and_keeps_proportions() -> None:
+    sheet = sheet_of(Image.new("L", (100, 50), 0))["composite"]
+    dark = np.asarray(sheet.convert("L")) < 128
+    assert sheet.size == (SIDE, SIDE)
+    assert dark.any(axis=0).sum() == SIDE
+    assert dark.any(axis=1).sum() == SIDE // 2
