@@ -19,7 +19,7 @@ CELLS = 8
 #: So many crossings of close lines that run in two directions are a grid.
 CROSSINGS = 3
 #: Share of the strokes in two directions from which on they are a grid and no scribble.
-TWO_WAYS = 0.65
+TWO_WAYS = 0.62
 
 
 class Texture:
