@@ -1,13 +1,10 @@
-"""A page with one component on a loopback port, and Debian's Chromium looking at it."""
+"""A page with a component alone on a loopback port, and how it is looked at."""
 
 import contextlib
-import shutil
-
-import pytest
 
 
 @contextlib.contextmanager
-def served(build):
+def serving(build):
     """The address of a page that `build()` fills, as long as the context is open."""
     import gradio as gr
 
@@ -23,25 +20,10 @@ def served(build):
 
 
 @contextlib.contextmanager
-def chromium():
-    """Debian's Chromium; skips where it or playwright is not installed."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-@contextlib.contextmanager
-def watched(browser, url, *, theme="light", **options):
+def opened_page(browser, url, *, theme="light", **options):
     """A page in a context of its own; no console error and no outside request is let pass."""
     context = browser.new_context(**({"viewport": {"width": 1200, "height": 1000}} | options))
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(8_000)
     page, troubles = context.new_page(), []
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)

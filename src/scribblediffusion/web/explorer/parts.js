@@ -119,7 +119,10 @@ function aiming(app, stage) {
   let aim = null;
   const spotOf = (event) => {
     const box = stage.getBoundingClientRect(), inside = (v) => Math.max(0, Math.min(0.999999, v));
-    return { x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) };
+    return {
+      x: inside((event.clientX - box.left - stage.clientLeft) / stage.clientWidth),
+      y: inside((event.clientY - box.top - stage.clientTop) / stage.clientHeight),
+    };
   };
   const point = () => {
     const spot = aim ?? app.spot;
