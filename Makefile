@@ -31,7 +31,7 @@ check: .venv/.ready-dev
 	.venv/bin/lint-imports
 
 bench: .venv/.ready-dev
-	@for each in benchmarks/*.py; do echo "== $$each"; $(RUN) "$$each" || exit 1; done
+	@$(RUN) benchmarks $(ARGS)
 
 setup: .venv/.ready-dev
 

@@ -1,6 +1,6 @@
 """What capture costs: nothing, ours, the naive way and two other packages, side by side.
 
-    python benchmarks/capture.py [--steps 3] [--rounds 3] [--size 256] [--sdxl 1] [--docs]
+    python benchmarks/capture.py [--steps 3] [--rounds 2] [--size 256] [--sdxl 1] [--docs]
 
 On Stable Diffusion 1.5's UNet (with `--sdxl 1` on SDXL's), random weights, one CPU thread, with
 guidance. All ways take turns in one process. Reported: what each adds to a step while the run
@@ -67,6 +67,8 @@ class Row:
         memory: bytes by which resident memory rises above that of a run without capture.
         identical: whether the final latents have the same bits.
         shape: of the map of the word.
+        apart: largest difference of that map from ours, as a share of its highest value, each
+            divided by its sum; None where it has another shape.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Row:
     memory: int | None
     identical: bool
     shape: tuple[int, ...] | None
+    apart: float | None
 
 
 @contextmanager
@@ -254,9 +257,17 @@ def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> list
             _above(rise, name),
             same[name],
             None if kept[name].map is None else kept[name].map.shape,
+            _apart(kept[name].map, kept["ours, mean of heads"].map),
         )
         for name in names
     ]
+
+
+def _apart(map_: np.ndarray | None, ours: np.ndarray | None) -> float | None:
+    if map_ is None or ours is None or map_.shape != ours.shape:
+        return None
+    mine, theirs = map_ / map_.sum(), ours / ours.sum()
+    return float(np.abs(mine - theirs).max() / theirs.max())
 
 
 def _above(rise: dict[str, int | None], name: str) -> int | None:
@@ -270,7 +281,7 @@ def main() -> None:
         __doc__,
         size=(256, "pixels of a side"),
         steps=(3, "denoising steps of a run"),
-        rounds=(3, "runs of each way"),
+        rounds=(2, "runs of each way"),
         sdxl=(0, "1 for SDXL's UNet, which needs 11 GB"),
         memory=(1, "0 to leave out the memory, which takes one more run of each way"),
     )
@@ -288,7 +299,10 @@ def main() -> None:
         "memory, MB",
         "same bits",
     )
-    show(title, columns, map(_cells, rows), "medians of rounds (least to most)")
+    apart = [f"{row.name} {row.apart:.0e}" for row in rows if row.apart]
+    note = "medians of rounds (least to most)"
+    note += f"; maps of the word differ from ours by: {', '.join(apart)}" if apart else ""
+    show(title, columns, map(_cells, rows), note)
     figure, axes = panels(3)
     names = [row.name for row in rows[1:]]
     milliseconds = [_times(row.added, 1000) for row in rows[1:]]

@@ -57,7 +57,7 @@ def install(rival: str, more: tuple[str, ...]) -> bool:
 
 def run(script: str, arguments: list[str]) -> int:
     """Run a benchmark with the rivals that are there."""
-    there = [str(packages_of(r)) for r in RIVALS if _is_there(r)]
+    there = [str(packages_of(rival)) for rival in installed()]
     if not there:
         print("no rival is installed; run this file without arguments first")
     paths = os.pathsep.join([*there, *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -67,9 +67,10 @@ def run(script: str, arguments: list[str]) -> int:
     return subprocess.run([*python, *arguments], check=False, env=environment).returncode
 
 
-def _is_there(rival: str) -> bool:
-    name = rival.split("==")[0].replace("-", "_")
-    return (packages_of(rival) / name).is_dir()
+def installed() -> list[str]:
+    """Those that are there."""
+    names = {rival: rival.split("==")[0].replace("-", "_") for rival in RIVALS}
+    return [rival for rival, name in names.items() if (packages_of(rival) / name).is_dir()]
 
 
 def main() -> int:
