@@ -331,14 +331,16 @@ def _moments(
     at = sorted({round(share * steps) for share in MOMENTS})
     for number in missing:
         one = scenes[number]
-        removals = [
-            (kind, edit)
-            for kind, _, edit in edits_of(one, words_in(pipe, one.caption), number)
-            if edit.kind == "removed" and kind == ("colour", "noun")[number % 2]
-        ]
+        first, second = ("colour", "noun") if number % 2 == 0 else ("noun", "colour")
+        removals = {
+            kind: edit
+            for kind, _, edit in reversed(edits_of(one, words_in(pipe, one.caption), number))
+            if edit.kind == "removed"
+        }
+        kind = first if first in removals else second
         record: dict[str, Any] = {"scene": number, "caption": one.caption, "steps": steps}
-        if removals:
-            kind, edit = removals[0]
+        if kind in removals:
+            edit = removals[kind]
             found = causal.over_time(
                 pipe, one.caption, edit, at, truth.SEED + number, num_inference_steps=steps
             )
