@@ -47,6 +47,19 @@ def test_a_unet_without_known_blocks_is_refused() -> None:
     }
     with pytest.raises(UnknownFamilyError, match="SimpleCrossAttnDownBlock2D"):
         RealAttentionExtractor(unet(**blocks))
+    with pytest.raises(UnknownFamilyError, match=r"\(UNetMidBlock2DSimpleCrossAttn\); known are"):
+        RealAttentionExtractor(unet(mid_block_type="UNetMidBlock2DSimpleCrossAttn"))
+
+
+def test_a_compiled_model_is_refused_by_name(model: Any) -> None:
+    with pytest.raises(UnknownFamilyError, match="compiled model hides its layers"):
+        RealAttentionExtractor(torch.compile(model, backend="eager"))
+
+
+def test_a_model_without_a_condition_is_refused() -> None:
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    with pytest.raises(UnknownFamilyError, match="none that looks at a condition"):
+        RealAttentionExtractor(unet(**blocks, mid_block_type=None))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -70,6 +71,33 @@ def test_u8_has_its_stated_error_everywhere() -> None:
     assert np.abs(decode(stored) - weights).max() <= 0.004
 
 
+def smooth(cells: int = 16) -> AttentionTrace:
+    """Maps as models make them: neighbouring places look at nearly the same."""
+    x = np.linspace(0, 1, cells)
+    centres = np.random.default_rng(0).random((20, 2))
+    score = [-20 * ((x[:, None] - a) ** 2 + (x - b) ** 2) for a, b in centres]
+    weights = np.exp(score)[None, None, None]
+    return AttentionTrace.from_arrays({"x": weights / weights.sum(3, keepdims=True)})
+
+
+def test_the_compact_form_is_a_third_of_float16() -> None:
+    trace = smooth(32)
+    sizes = {d: len(storage.to_bytes(trace, dtype=d)) for d in ("float32", "float16", "u8-sqrt")}
+    assert sizes["u8-sqrt"] < 0.4 * sizes["float16"] < 0.25 * sizes["float32"]
+    again = storage.from_bytes(storage.to_bytes(trace, dtype="u8-sqrt"))
+    assert np.abs(again.attention() - trace.attention()).max() <= 0.004
+
+
+def test_a_packed_record_of_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bomb: a stream that holds more than its layer is not unpacked."""
+    bomb = np.frombuffer(zlib.compress(bytes(50_000_000)), dtype=np.uint8)
+    for stream in (bomb, np.zeros(9, np.uint8), bomb[:50]):
+        monkeypatch.setattr(storage, "_deflated", lambda array, s=stream: s)
+        data = storage.to_bytes(smooth(), dtype="u8-sqrt")
+        with pytest.raises(TraceFileError, match="not readable as a trace"):
+            storage.from_bytes(data)
+
+
 def test_a_file_is_small_and_a_second_save_is_the_same(data: bytes) -> None:
     again = storage.to_bytes(storage.from_bytes(data))
     assert again == data
@@ -116,11 +144,43 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         AttentionTrace.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("steps", []),
+        ("steps", [7]),
+        ("steps", [{"nothing": 1}]),
+        ("layers", []),
+        ("layers", [[]]),
+        ("columns", []),
+        ("columns", {"condition": [{"stream": "text", "key": 0}]}),
+        ("columns", {}),
+        ("streams", {"text": "ab"}),
+        ("prompts", None),
+        ("regions", [[1]]),
+        ("audit", {"layers": 3}),
+        ("heads", "mean"),
+        ("pictures", 3),
+        ("thinned", 4),
+        ("picture_size", 4),
+    ],
+)
+def test_a_header_that_lies_is_refused_by_name(
+    field: str, wrong: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest fits, as in a file that somebody made on purpose."""
+    real = storage._header
+    monkeypatch.setattr(storage, "_header", lambda trace: real(trace) | {field: wrong})
+    lying = storage.to_bytes(made(steps=1, heads=4, audit=AUDIT))
+    with pytest.raises(TraceFileError, match=r"lie: .*not readable as a trace"):
+        storage.from_bytes(lying, "lie")
+
+
 def test_an_unknown_schema_is_named(trace: AttentionTrace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SCHEMA", 99)
     future = storage.to_bytes(trace)
     monkeypatch.undo()
-    with pytest.raises(TraceFileError, match="schema 99, this version reads 1"):
+    with pytest.raises(TraceFileError, match="schema 99, this version reads up to 2"):
         storage.from_bytes(future)
 
 
@@ -160,7 +220,7 @@ def test_the_header_is_plain_json(data: bytes) -> None:
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
     header = json.loads(metadata["scribblediffusion.trace"])
-    assert header["schema"] == 1
+    assert header["schema"] == 2
     assert header["steps"][0]["noise_remaining"] == 1.0
     assert header["prompts"][0]["words"][0]["text"] == "a"
 

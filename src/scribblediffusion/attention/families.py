@@ -31,6 +31,9 @@ DENOISERS = {
     "FluxTransformer2DModel": "FLUX.1",
 }
 
+#: Parts of a denoiser that make a condition and are not the denoiser: reference pictures'.
+_BESIDE = ("encoder_hid_proj", "image_proj", "add_embedding")
+
 #: How the keys are joined: the condition alone, image then text, or text then image.
 Join = Literal["cross", "image_text", "text_image"]
 
@@ -72,6 +75,11 @@ def denoiser_of(target: Any) -> nn.Module:
         what = f"a {type(target).__name__}" + (
             "" if found is target or found is None else f" with a {classes[0]}"
         )
+        if "OptimizedModule" in classes:
+            raise UnknownFamilyError(
+                f"attention of {what} cannot be read: a compiled model hides its layers; capture "
+                f"with the model that was compiled (its `_orig_mod`)"
+            )
         raise UnknownFamilyError(
             f"attention of {what} cannot be read; give a pipeline, UNet or transformer of: "
             + ", ".join(f"{cls} ({models})" for cls, models in DENOISERS.items())
@@ -87,18 +95,12 @@ def find_sites(denoiser: nn.Module, layers: str | Sequence[str] = "*") -> list[S
         layers: Glob or globs over the module paths.
 
     Raises:
-        UnknownFamilyError: No block of it is known.
+        UnknownFamilyError: No block of it is known, or only some of those that cross-attend: a
+            record with holes that nobody sees would mislead.
         CaptureError: The globs leave nothing over.
     """
     sites = [site for path, block in denoiser.named_modules() for site in _sites_of(path, block)]
-    if not sites:
-        blocks = sorted({type(m).__name__ for m in denoiser.modules() if "Block" in repr(type(m))})
-        raise UnknownFamilyError(
-            f"{type(denoiser).__name__} has no attention block that can be read (it has "
-            f"{', '.join(blocks) or 'none'}); known are BasicTransformerBlock, "
-            f"SanaTransformerBlock, JointTransformerBlock, FluxTransformerBlock and "
-            f"FluxSingleTransformerBlock"
-        )
+    _refuse_unknown(denoiser, {id(site.module) for site in sites})
     globs = [layers] if isinstance(layers, str) else list(layers)
     chosen = [s for s in sites if any(fnmatch.fnmatchcase(s.name, g) for g in globs)]
     if not chosen:
@@ -107,6 +109,27 @@ def find_sites(denoiser: nn.Module, layers: str | Sequence[str] = "*") -> list[S
             f"{', '.join(s.name for s in sites)}"
         )
     return chosen
+
+
+def _refuse_unknown(denoiser: nn.Module, known: set[int]) -> None:
+    """Every block that cross-attends must be one that can be read, and there must be one."""
+    unread = {
+        path.rpartition(".")[0]
+        for path, module in denoiser.named_modules()
+        if getattr(module, "is_cross_attention", False)
+        and id(module) not in known
+        and not path.startswith(_BESIDE)
+    }
+    if known and not unread:
+        return
+    owners = [denoiser.get_submodule(path.rpartition(".")[0]) for path in sorted(unread)]
+    blocks = sorted({type(m).__name__ for m in owners})
+    raise UnknownFamilyError(
+        f"{type(denoiser).__name__} has attention blocks that cannot be read "
+        f"({', '.join(blocks) or 'none that looks at a condition'}); known are "
+        f"BasicTransformerBlock, SanaTransformerBlock, JointTransformerBlock, "
+        f"FluxTransformerBlock and FluxSingleTransformerBlock"
+    )
 
 
 def _sites_of(path: str, block: Any) -> Iterator[Site]:

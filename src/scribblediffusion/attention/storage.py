@@ -1,7 +1,8 @@
 """A trace as one safetensors file: written whole or not at all, and never read wrong.
 
-The file holds the tensors ``attention/<step>/<layer>`` (``[batch, heads, columns, places]``) and,
-if the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its metadata hold one entry,
+The file holds the tensors ``attention/<step>/<layer>``, ``[batch, heads, columns, places]`` (with
+``u8-sqrt`` it is ``deflated/<step>/<layer>``, the same bytes through zlib: half the size), and, if
+the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its metadata hold one entry,
 ``scribblediffusion.trace``: JSON of everything else, with ``schema`` and ``sha256``, the digest of
 the whole file with the digest's own 64 characters written as zeros. A file of which any byte was
 lost or changed is refused by name. The same trace gives the same bytes.
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
+import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -32,11 +35,14 @@ from scribblediffusion.attention.trace import AttentionTrace, decode
 from scribblediffusion.errors import SettingError, TraceFileError
 
 #: Version of the file's layout; a reader refuses those it does not know.
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, SCHEMA)
 _KIND = "scribblediffusion.trace"
 _BLANK = "0" * 64
 
 Dtype = Literal["float16", "float32", "u8-sqrt"]
+#: What each of them is in the file.
+_STORED = ("float16", "float32", "uint8")
 
 
 def save(trace: AttentionTrace, path: Path, *, dtype: Dtype = "float16") -> Path:
@@ -81,8 +87,9 @@ def load(path: Path) -> AttentionTrace:
 
 def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
     """The whole file in memory."""
+    kind, pack = ("deflated", _deflated) if dtype == "u8-sqrt" else ("attention", np.asarray)
     tensors = {
-        f"attention/{step}/{layer}": _encode(array, dtype)
+        f"{kind}/{step}/{layer}": pack(_encode(array, dtype))
         for (step, layer), array in trace.records.items()
     }
     tensors |= {f"picture/{i}": picture for i, picture in enumerate(trace.pictures)}
@@ -107,15 +114,41 @@ def from_bytes(data: bytes, name: str = "trace") -> AttentionTrace:
         raise TraceFileError(
             f"{name}: damaged (its content does not fit its sha256); take a copy or run again"
         )
-    if header.get("schema") != SCHEMA:
+    if header.get("schema") not in _READABLE:
         raise TraceFileError(
-            f"{name}: schema {header.get('schema')}, this version reads {SCHEMA}; "
+            f"{name}: schema {header.get('schema')}, this version reads up to {SCHEMA}; "
             f"update scribblediffusion"
         )
     try:
-        return _rebuild(header, parse(data))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TraceFileError(f"{name}: not readable as a trace: {error}") from error
+        trace = _rebuild(header, parse(data))
+        _check(trace)
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        zlib.error,
+    ) as error:
+        raise TraceFileError(
+            f"{name}: its digest is right, but it is not readable as a trace: {error!r}"
+        ) from error
+    return trace
+
+
+def _check(trace: AttentionTrace) -> None:
+    """Refuse records that do not fit the layers and columns that the header tells of."""
+    for (step, layer), record in trace.records.items():
+        if not (0 <= step < len(trace.steps) and 0 <= layer < len(trace.layers)):
+            raise ValueError(f"a record of step {step} and layer {layer}, which are not listed")
+        one = trace.layers[layer]
+        heads = 1 if trace.heads == "mean" else one.heads
+        expected = (trace.batch, heads, len(trace.columns[one.source]), one.places)
+        if record.shape != expected or record.dtype not in _STORED:
+            raise ValueError(
+                f"layer {one.name}, step {step}: {record.dtype} {record.shape} where {expected} "
+                f"was expected"
+            )
 
 
 def _header_of(data: bytes, name: str) -> dict[str, Any]:
@@ -148,6 +181,20 @@ def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
     raise SettingError(f"dtype={dtype!r}: there are 'float16', 'float32' and 'u8-sqrt'")
 
 
+def _deflated(array: np.ndarray) -> np.ndarray:
+    return np.frombuffer(zlib.compress(array.tobytes(), 1), dtype=np.uint8)
+
+
+def _inflated(stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array again; a stream of any other size than the shape's is refused, not unpacked."""
+    size = math.prod(shape)
+    unpack = zlib.decompressobj()
+    data = unpack.decompress(stream.tobytes(), size + 1)
+    if len(data) != size or not unpack.eof:
+        raise ValueError(f"a record does not unpack to {shape}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
 def _header(trace: AttentionTrace) -> dict[str, Any]:
     """Everything but the arrays, as JSON values."""
     return {
@@ -166,6 +213,7 @@ def _header(trace: AttentionTrace) -> dict[str, Any]:
         "picture_size": trace.picture_size,
         "complete": trace.complete,
         "pictures": len(trace.pictures),
+        "batch": trace.batch,
     }
 
 
@@ -181,15 +229,22 @@ def _plain(audit: dict[str, Any]) -> dict[str, Any]:
 
 def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> AttentionTrace:
     records = {}
+    layers = tuple(_layer(layer) for layer in header["layers"])
     for name, array in tensors.items():
-        if name.startswith("attention/"):
-            _, step, layer = name.split("/")
-            records[int(step), int(layer)] = array
+        kind, *place = name.split("/")
+        if kind in ("attention", "deflated"):
+            step, layer = (int(number) for number in place)
+            if kind == "deflated":
+                one = layers[layer]
+                heads = 1 if header["heads"] == "mean" else one.heads
+                columns = len(header["columns"][one.source])
+                array = _inflated(array, (header["batch"], heads, columns, one.places))
+            records[step, layer] = array
     pictures = range(header["pictures"])
     return AttentionTrace(
         records=dict(sorted(records.items())),
         steps=tuple(Step(**step) for step in header["steps"]),
-        layers=tuple(_layer(layer) for layer in header["layers"]),
+        layers=layers,
         columns={s: tuple(Column(**c) for c in cs) for s, cs in header["columns"].items()},
         streams={name: range(*ends) for name, ends in header["streams"].items()},
         prompts=tuple(_prompt(prompt) for prompt in header["prompts"]),
