@@ -214,3 +214,26 @@ def test_a_bare_denoiser_takes_keys_and_has_steps_from_its_scheduler():
     assert extractor.trace.audit.passed
     with pytest.raises(SettingError, match="no key left"), KnockOut(model, 0, 1, 2, 4):
         model(sample, 1, keys, encoder_attention_mask=masked)
+
+
+@pytest.mark.parametrize("name", ["AttnProcessor", "SlicedAttnProcessor", "fused", "adapter"])
+def test_every_processor_that_is_accepted_heeds_the_mask(name):
+    from diffusers.models import attention_processor as processors
+    from tiny_variants import with_ip_adapter
+
+    options: dict[str, Any] = {"height": 32, "width": 24}
+    pipe = stable_diffusion()
+    if name == "adapter":
+        pipe = with_ip_adapter()
+        options["ip_adapter_image_embeds"] = [torch.randn(2, 1, 16)]
+    elif name == "fused":
+        pipe.unet.fuse_qkv_projections()
+    else:
+        arguments = (2,) if name.startswith("Sliced") else ()
+        pipe.unet.set_attn_processor(getattr(processors, name)(*arguments))
+    with KnockOut(pipe, "apple", steps=0), RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, **options)
+    trace = extractor.trace
+    assert not trace.word("apple", view="attention", step=0).any()
+    assert trace.word("apple", view="attention", step=1).min() > 0
+    assert trace.audit.passed, str(trace.audit)

@@ -116,8 +116,8 @@ class KnockOut:
         *what: What to knock out in every picture of a batch.
         each: Instead of `what`: for each picture of the batch what to knock out, maybe nothing.
         layers: Glob or globs over module paths.
-        steps: Which steps (`Step.index`; negative from the end where the schedule is known), or a
-            slice of them; None for all.
+        steps: Which steps (`Step.index`; negative from the end where the schedule is known): one,
+            several, or a slice of them; None for all.
         scheduler: The scheduler of a bare denoiser, for step numbers.
 
     Attributes:
@@ -136,7 +136,7 @@ class KnockOut:
         *what: Target,
         each: Sequence[Iterable[Target]] | None = None,
         layers: str | Sequence[str] = "*",
-        steps: Iterable[int] | slice | None = None,
+        steps: int | Iterable[int] | slice | None = None,
         scheduler: Any = None,
     ) -> None:
         if bool(what) == (each is not None):
@@ -148,6 +148,7 @@ class KnockOut:
         self._sites = find_sites(self._denoiser, layers)
         for site in self._sites:
             _refuse_deaf(site)
+        steps = [steps] if isinstance(steps, int) else steps
         chosen = steps if isinstance(steps, slice) or steps is None else frozenset(steps)
         self._wish = Wish(False, False, chosen)
         self._names = list(inspect.signature(self._denoiser.forward).parameters)

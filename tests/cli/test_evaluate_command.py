@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from scribblediffusion.evaluate import account, findings, maps, report
+
+
+def test_without_a_command_it_measures_pictures(scribble, monkeypatch):
+    asked = []
+    monkeypatch.setattr(report, "run", lambda folder, **given: asked.append((folder, given)))
+    assert scribble("evaluate", "--scenes", "3", "--sets", "test, pairs").status == 0
+    assert scribble("evaluate", "quality", "--scenes", "3", "--sets", "test, pairs").status == 0
+    assert [(a, g["scenes"], g["sets"]) for a, g in asked] == [
+        (Path("evaluation"), 3, ("test", "pairs"))
+    ] * 2
+
+
+def test_maps_hands_on_what_was_asked_and_prints_the_tables(scribble, refused, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(maps, "run", lambda folder, **given: asked.update(folder=folder, **given))
+    monkeypatch.setattr(findings.Evidence, "read", lambda folder, scenes: (folder, scenes))
+    monkeypatch.setattr(account, "write", lambda evidence, page: {"x": f"{evidence} {page}"})
+    done = scribble("evaluate", "maps", "--scenes", "12", "--output", "out", "--steps", "5")
+    assert done.status == 0
+    assert (asked["folder"], asked["scenes"], asked["steps"]) == (Path("out"), 12, 5)
+    assert done.last == "written to out"
+    assert "12) None" in done.out
+    assert "scenes" in refused("evaluate", "maps", "--scenes", "1")
