@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from scribblediffusion.cli.progress import progress, quiet_loading
+from scribblediffusion.errors import SettingError
 
 app = typer.Typer(
     help="Measure the model on held-out scenes; without a command, its pictures (quality).",
@@ -45,7 +46,34 @@ def quality(
     from scribblediffusion.evaluate.report import run
 
     chosen = tuple(name.strip() for name in sets.split(",") if name.strip())
-    run(output, scenes=scenes, sets=chosen, model=model, progress=progress, say=typer.echo)
+    with quiet_loading():
+        run(output, scenes=scenes, sets=chosen, model=model, progress=progress, say=typer.echo)
+
+
+@app.command()
+def dials(
+    output: Output = Path("dials"),
+    scenes: Annotated[int, typer.Option(help="Scenes, drawn with every pair.", min=2)] = 24,
+    text: Annotated[str, typer.Option(help="Values of --guidance to try.")] = "2,3,4,5.5",
+    sketch: Annotated[str, typer.Option(help="Values of --sketch-guidance.")] = "1,1.5,2",
+    model: Model = None,
+) -> None:
+    """Find good guidance dials: every pair draws the same scenes, and is measured on them.
+
+    Interrupted, it goes on where it stopped when it is called again.
+    """
+    from scribblediffusion.evaluate.dials import run
+
+    tried = {"text": _numbers("--text", text), "sketch": _numbers("--sketch", sketch)}
+    with quiet_loading():
+        run(output, scenes=scenes, model=model, progress=progress, say=typer.echo, **tried)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise SettingError(f"{name} {text}: numbers with commas between them, 1,1.5,2") from None
 
 
 @app.command()

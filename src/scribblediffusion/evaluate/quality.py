@@ -2,23 +2,27 @@
 
 Held-out scenes, fixed seeds. Every figure stands between a *ceiling* (the true picture passed
 through the autoencoder) and a *floor* (the picture made for another scene), so that it has its
-scale.
+scale. Pictures are kept as files and every scene's scores are a line of another, written as soon
+as they are there: an evaluation that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+from scribblediffusion.evaluate.maps import Lines
 from scribblediffusion.evaluate.metrics import fidelity, fill_family
 from scribblediffusion.pipeline import ScribblePipeline, seeded
 from scribblediffusion.sketch import Sketch
 from scribblediffusion.train.autoencoder import to_tensor
-from scribblediffusion.train.scenes import Scene, scene
+from scribblediffusion.train.scenes import Scene
 
 #: The sets of held-out scenes, and what each is for.
 SETS = {
@@ -28,6 +32,9 @@ SETS = {
     "wobbly": "drawn with a shaky hand",
 }
 SEED = 2026
+#: Whose figures stand beside each other.
+KINDS = ("model", "ceiling", "floor")
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -87,60 +94,92 @@ def summary(scores: list[Score]) -> dict[str, float | int]:
     return found
 
 
-def draw(
-    pipe: ScribblePipeline, scenes: list[Scene], batch: int = 8, **settings: Any
-) -> Iterator[np.ndarray]:
-    """The model's picture of each scene, in order, each with a seed of its own."""
-    pipe.set_progress_bar_config(disable=True)
-    for start in range(0, len(scenes), batch):
-        part = scenes[start : start + batch]
-        generators = [g for i in range(len(part)) for g in seeded(SEED + start + i)]
-        sketches = [Sketch.from_image(255 - one.sketch) for one in part]
-        prompts = [one.caption for one in part]
-        output = pipe(prompts, sketches, generator=generators, output_type="np", **settings)
-        yield from output.images  # type: ignore[union-attr]
+def draw(pipe: ScribblePipeline, scenes: Sequence[Scene], seed: int, **dials: Any) -> np.ndarray:
+    """The model's pictures of some scenes, `[B, 256, 256, 3]` uint8.
+
+    Args:
+        pipe: the model.
+        scenes: one batch of them.
+        seed: of the first picture's noise; the next has the next seed.
+        **dials: passed to the pipeline.
+    """
+    output: Any = pipe(
+        [one.caption for one in scenes],
+        [Sketch.from_image(255 - one.sketch) for one in scenes],
+        generator=seeded(seed, len(scenes)),
+        output_type="np",
+        **dials,
+    )
+    return output.images
 
 
 @torch.no_grad()
 def through_autoencoder(pipe: ScribblePipeline, one: Scene) -> np.ndarray:
     """The true picture as the autoencoder can tell it."""
-    picture = to_tensor(one.picture[None]).to(pipe.device)
+    picture = to_tensor(one.picture[None].copy()).to(pipe.device)  # scenes are read-only
     return pipe.decode(pipe.autoencoder.encode(picture))[0]
 
 
-def evaluate(
+def batches(count: int, size: int) -> list[range]:
+    """The numbers 0 … count − 1 in batches; the last one has two at least, for the floor."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [range(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def measure(
     pipe: ScribblePipeline,
+    make: Callable[[int], Scene],
+    count: int,
+    folder: Path,
+    name: str,
     *,
-    scenes: int = 200,
-    sets: tuple[str, ...] = tuple(SETS),
-    on_picture: Callable[[str, int, Scene, np.ndarray], None] = lambda *_: None,
-    **settings: Any,
-) -> dict[str, dict[str, dict[str, float | int]]]:
-    """Draw and measure held-out scenes.
+    batch: int = 8,
+    on_scenes: Callable[[int], None] = lambda _: None,
+    **dials: Any,
+) -> list[dict[str, Any]]:
+    """Draw and measure scenes; those whose lines are in the folder already are not drawn again.
 
     Args:
         pipe: the model.
-        scenes: how many of each set.
-        sets: which of `SETS`.
-        on_picture: told of each picture: set, number, scene, picture.
-        **settings: passed to the pipeline.
+        make: number to scene.
+        count: how many scenes, 2 at least.
+        folder: holds `<name>.jsonl` and `pictures/<name>/<number>.png`.
+        name: of this set of scenes.
+        batch: scenes drawn at once.
+        on_scenes: told how many more scenes are done.
+        **dials: passed to the pipeline.
 
     Returns:
-        set → "model", "ceiling" and "floor" → figures as in `summary`.
+        One record a scene, in order: its number and caption, and its `Score` under each of `KINDS`.
     """
-    report = {}
-    for name in sets:
-        chosen = [scene(i, split=name, seed=SEED) for i in range(scenes)]
-        pictures = []
-        for number, picture in enumerate(draw(pipe, chosen, **settings)):
-            pictures.append(picture)
-            on_picture(name, number, chosen[number], picture)
-        ceiling = [score(through_autoencoder(pipe, one), one) for one in chosen]
-        floor = [score(p, one) for p, one in zip(pictures[1:] + pictures[:1], chosen, strict=True)]
-        model = [score(p, one) for p, one in zip(pictures, chosen, strict=True)]
-        report[name] = {
-            "model": summary(model),
-            "ceiling": summary(ceiling),
-            "floor": summary(floor),
-        }
-    return report
+    lines = Lines(folder / f"{name}.jsonl")
+    on_scenes(sum(number in lines.found for number in range(count)))
+    pipe.set_progress_bar_config(disable=True)
+    (folder / PICTURES / name).mkdir(parents=True, exist_ok=True)
+    for numbers in batches(count, batch):
+        missing = [number for number in numbers if number not in lines.found]
+        if not missing:
+            continue
+        scenes = [make(number) for number in numbers]
+        pictures = draw(pipe, scenes, SEED + numbers.start, **dials)
+        for row, (number, one) in enumerate(zip(numbers, scenes, strict=True)):
+            if number not in missing:
+                continue
+            Image.fromarray(pictures[row]).save(picture_file(folder, name, number))
+            shown = pictures[row], through_autoencoder(pipe, one), pictures[row - 1]
+            scores = {k: asdict(score(p, one)) for k, p in zip(KINDS, shown, strict=True)}
+            lines.add({"scene": number, "caption": one.caption} | scores)
+            on_scenes(1)
+    return lines.first(count)
+
+
+def picture_file(folder: Path, name: str, number: int) -> Path:
+    """Where `measure` keeps the picture of a scene."""
+    return folder / PICTURES / name / f"{number:04d}.png"
+
+
+def figures(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | int]]:
+    """What `measure` found, put together: "model", "ceiling" and "floor" → `summary`."""
+    return {kind: summary([Score(**one[kind]) for one in records]) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""Write what `evaluate` found: JSON, a table to read, and a sheet of pictures to look at."""
+"""`scribble evaluate`: JSON, a table to read, and sheets of pictures to look at."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from scribblediffusion.errors import SettingError
-from scribblediffusion.evaluate.quality import SETS, evaluate
-from scribblediffusion.model.weights import FILE, digest, shipped
-from scribblediffusion.pipeline import ScribblePipeline
-from scribblediffusion.train.scenes import Scene
+from scribblediffusion.evaluate.quality import SEED, SETS, figures, measure, picture_file
+from scribblediffusion.model.weights import COMPONENTS, FILE, digest, shipped
+from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, ScribblePipeline
+from scribblediffusion.train.scenes import Scene, scene
+from scribblediffusion.view.typeset import wrapped, write
 
 #: What the shipped model aims for: (set, figure) → value.
 AIMS = {
@@ -39,51 +40,70 @@ FIGURES = {
 }
 
 
+#: How many pictures a sheet shows: the first scenes of its set, good or bad.
+SAMPLES = 24
+STEPS = 20
+
+
 def table(report: dict[str, Any]) -> str:
-    """The report as a Markdown table."""
-    lines = [
-        "| set | figure | model | aim | ceiling | floor |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    """The report as Markdown: one table for each set of scenes, with a line that says what it is.
+
+    A figure that misses its aim says by how much. Shares of a few objects say of how many.
+    """
+    parts = []
     for name, found in report.items():
-        for figure, label in FIGURES.items():
-            values = [found[k].get(figure) for k in ("model", "ceiling", "floor")]
-            model, ceiling, floor = ("–" if v is None else f"{v:.3f}" for v in values)
-            aim = AIMS.get((name, figure))
-            goal = "" if aim is None else f"{aim:.2f}"
-            lines.append(f"| {name} | {label} | {model} | {goal} | {ceiling} | {floor} |")
-    return "\n".join(lines) + "\n"
+        count = found["model"]["scenes"]
+        parts += [f"### {name}: {SETS.get(name, name)} ({count} scenes)", ""]
+        parts += [
+            "| figure | model | aim | ceiling | floor |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        parts += [_row(name, figure, label, found) for figure, label in FIGURES.items()]
+        parts.append("")
+    return "\n".join(parts)
 
 
-def sheet(
-    samples: list[tuple[Scene, np.ndarray]], columns: int = 6, side: int = 256
-) -> Image.Image:
-    """Sketch above picture above prompt, for each sample."""
-    caption, gap = 44, 16
-    rows = -(-len(samples) // columns)
-    width = columns * (side + gap) + gap
-    page = Image.new("RGB", (width, rows * (2 * side + caption + gap) + gap), (250, 250, 250))
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for number, (one, picture) in enumerate(samples):
-        left = gap + (number % columns) * (side + gap)
-        top = gap + (number // columns) * (2 * side + caption + gap)
-        page.paste(Image.fromarray(255 - one.sketch), (left, top))
-        page.paste(Image.fromarray(picture), (left, top + side))
-        pen.rectangle((left - 1, top - 1, left + side, top + 2 * side), outline=(205, 205, 205))
-        for line, text in enumerate(_wrapped(one.caption, font, side)[:2]):
-            pen.text((left, top + 2 * side + 6 + 18 * line), text, (40, 40, 40), font)
+def _row(name: str, figure: str, label: str, found: dict[str, Any]) -> str:
+    values = [found[kind].get(figure) for kind in ("model", "ceiling", "floor")]
+    model, ceiling, floor = ("–" if v is None else f"{v:.3f}" for v in values)
+    aim = AIMS.get((name, figure))
+    goal = "" if aim is None else f"{aim:.2f}"
+    if aim is not None and values[0] is not None:
+        goal += " ✓" if values[0] >= aim else f" (−{aim - values[0]:.3f})"
+    named = found["model"].get(f"named_{figure.rsplit('_', 1)[-1]}")
+    label = label if named is None else f"{label} (of {named})"
+    return f"| {label} | {model} | {goal} | {ceiling} | {floor} |"
+
+
+#: The sheet's measures in pixels, and its colours.
+_SIDE, _SEAM, _GAP, _MARGIN, _LINE = 200, 6, 40, 48, 21
+_PAPER, _TEXT, _FRAME = (255, 255, 255), (52, 52, 56), (226, 226, 230)
+
+
+def sheet(samples: list[tuple[Scene, np.ndarray]], columns: int = 4) -> Image.Image:
+    """Sketch beside picture, with the whole prompt below, for each sample."""
+    cell = 2 * _SIDE + _SEAM
+    captions = [wrapped(one.caption, 15, cell, most=4) for one, _ in samples]
+    rows = [range(i, min(i + columns, len(samples))) for i in range(0, len(samples), columns)]
+    heights = [_SIDE + 12 + _LINE * max(len(captions[i]) for i in row) for row in rows]
+    size = (
+        2 * _MARGIN + columns * cell + (columns - 1) * _GAP,
+        2 * _MARGIN + sum(heights) + (len(rows) - 1) * _GAP * 3 // 4,
+    )
+    page = Image.new("RGB", size, _PAPER)
+    pen, top = ImageDraw.Draw(page), _MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, i in enumerate(row):
+            left = _MARGIN + column * (cell + _GAP)
+            one, picture = samples[i]
+            for x, shown in ((left, 255 - one.sketch), (left + _SIDE + _SEAM, picture)):
+                image = Image.fromarray(shown).convert("RGB")
+                page.paste(image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (x, top))
+                pen.rectangle((x, top, x + _SIDE - 1, top + _SIDE - 1), outline=_FRAME)
+            for number, text in enumerate(captions[i]):
+                write(pen, (left, top + _SIDE + 10 + _LINE * number), text, 15, _TEXT)
+        top += height + _GAP * 3 // 4
     return page
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def run(
@@ -95,33 +115,86 @@ def run(
     progress: Callable[[], Any],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Evaluate and write `evaluation.json`, `evaluation.md` and `<set>.png` into a folder."""
+    """Evaluate and write `evaluation.json`, `evaluation.md` and `<set>.png` into a folder.
+
+    Interrupted, it goes on where it stopped when it is called again with the same folder.
+
+    Args:
+        folder: the report, each scene's scores (`<set>.jsonl`) and picture.
+        scenes: held-out scenes of each set.
+        sets: which of `quality.SETS`.
+        model: a folder or hub id; None for the shipped model.
+        progress: a context that gives a progress bar.
+        say: prints a text.
+
+    Raises:
+        SettingError: an unknown set, or the folder holds an evaluation of other weights or dials.
+    """
     unknown = [name for name in sets if name not in SETS]
     if unknown or not sets:
         raise SettingError(f"sets {', '.join(unknown)!r}: choose from {', '.join(SETS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    pipe = ScribblePipeline.from_pretrained(model)
-    samples: dict[str, list[tuple[Scene, np.ndarray]]] = {name: [] for name in sets}
-    start = time.time()
+    dials = {
+        "num_inference_steps": STEPS,
+        "guidance_scale": GUIDANCE,
+        "sketch_guidance_scale": SKETCH_GUIDANCE,
+    }
+    about = claimed(folder, {"weights": weights_digest(model), "seed": SEED} | dials)
+    pipe, start = ScribblePipeline.from_pretrained(model), time.time()
+    found: dict[str, Any] = {}
     with progress() as bar:
         task = bar.add_task("Drawing held-out scenes", total=scenes * len(sets))
-
-        def on_picture(name: str, number: int, one: Scene, picture: np.ndarray) -> None:
-            bar.update(task, advance=1, description=f"{name} {number + 1}/{scenes}")
-            if number < 24:
-                samples[name].append((one, picture))
-
-        report = evaluate(pipe, scenes=scenes, sets=sets, on_picture=on_picture)
-    about = {
-        "scenes": scenes,
-        "seconds": round(time.time() - start),
-        "weights": digest((Path(model) if model else shipped()) / "unet" / FILE)[:16],
-        "sets": report,
-    }
+        for name in sets:
+            bar.update(task, description=f"Drawing held-out scenes: {name}")
+            records = measure(
+                pipe, scene_of(name), scenes, folder, name,
+                on_scenes=lambda more: bar.update(task, advance=more), **dials,
+            )  # fmt: skip
+            found[name] = figures(records)
+            _sheet_of(folder, name, min(SAMPLES, scenes)).save(folder / f"{name}.png")
+    about |= {"scenes": scenes, "seconds": round(time.time() - start), "sets": found}
     (folder / "evaluation.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(table(report), encoding="utf-8")
-    for name, drawn in samples.items():
-        sheet(drawn).save(folder / f"{name}.png")
-    say(table(report))
+    (folder / "evaluation.md").write_text(table(found), encoding="utf-8")
+    say(table(found))
     say(f"written to {folder}")
     return about
+
+
+def scene_of(name: str) -> Callable[[int], Scene]:
+    """Number to held-out scene of a set."""
+    return lambda number: scene(number, split=name, seed=SEED)
+
+
+def _sheet_of(folder: Path, name: str, count: int) -> Image.Image:
+    make = scene_of(name)
+    pictures = [np.asarray(Image.open(picture_file(folder, name, i))) for i in range(count)]
+    return sheet([(make(i), picture) for i, picture in enumerate(pictures)])
+
+
+def weights_digest(model: str | None) -> str:
+    """Sixteen letters that stand for all the weights of a model."""
+    folder = Path(model) if model else shipped()
+    parts = [folder / name / FILE for name in COMPONENTS]
+    if not all(part.is_file() for part in parts):
+        return str(model)  # a hub id
+    return "".join(digest(part)[:4] for part in parts)
+
+
+def claimed(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Notes what a folder's evaluation is of, or finds it the same as before.
+
+    Raises:
+        SettingError: the folder holds another evaluation.
+    """
+    path = folder / "settings.json"
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        other = {k: v for k, v in about.items() if before.get(k) != v}
+        if other:
+            raise SettingError(
+                f"{folder} holds an evaluation with other settings "
+                f"({', '.join(f'{k} {before.get(k)}, now {v}' for k, v in other.items())}): "
+                "name another folder, or delete this one"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return dict(about)

@@ -1,0 +1,150 @@
+import json
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+from scribbles import small_pipeline
+
+from scribblediffusion.errors import SettingError
+from scribblediffusion.evaluate import dials, quality, report
+from scribblediffusion.evaluate.quality import batches, draw, figures, measure
+from scribblediffusion.train.scenes import scene
+
+ONE_STEP = {"num_inference_steps": 1}
+
+
+class Bar:
+    def __init__(self):
+        self.done = 0
+
+    def add_task(self, *_, **__):
+        return 0
+
+    def update(self, _, advance=0, **__):
+        self.done += advance
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return small_pipeline()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    small_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def bar():
+    return Bar()
+
+
+def progress_of(bar):
+    @contextmanager
+    def progress():
+        yield bar
+
+    return progress
+
+
+def make(number):
+    return scene(number, split="test", seed=quality.SEED)
+
+
+def test_batches_hold_every_number_once_and_never_one_alone():
+    for count in range(2, 30):
+        parts = batches(count, 4)
+        assert [i for part in parts for i in part] == list(range(count))
+        assert min(map(len, parts)) >= 2
+
+
+def test_an_interrupted_evaluation_goes_on_with_the_same_result(pipe, tmp_path):
+    whole = measure(pipe, make, 5, tmp_path / "whole", "test", batch=2, **ONE_STEP)
+    seen = []
+
+    def interrupt(more):
+        seen.append(more)
+        if sum(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(pipe, make, 5, tmp_path / "part", "test", batch=2, on_scenes=interrupt, **ONE_STEP)
+    drawn = []
+    unet = pipe.unet.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
+    try:
+        again = measure(pipe, make, 5, tmp_path / "part", "test", batch=2, **ONE_STEP)
+    finally:
+        unet.remove()
+    assert again == whole
+    assert len(drawn) == 1  # the last batch alone
+    names = [p.name for p in sorted((tmp_path / "part" / "pictures" / "test").iterdir())]
+    assert names == [f"{i:04d}.png" for i in range(5)]
+
+
+def test_the_floor_is_the_picture_of_another_scene(pipe, tmp_path):
+    records = measure(pipe, make, 2, tmp_path, "test", **ONE_STEP)
+    pictures = draw(pipe, [make(0), make(1)], quality.SEED, **ONE_STEP)
+    kept = np.asarray(Image.open(quality.picture_file(tmp_path, "test", 1)))
+    assert np.array_equal(kept, pictures[1])
+    other = quality.score(pictures[1], make(0))
+    assert records[0]["floor"]["f1"] == pytest.approx(other.f1)
+    assert records[0]["caption"] == make(0).caption
+    found = figures(records)
+    assert found["model"]["scenes"] == 2
+    assert set(found) == {"model", "ceiling", "floor"}
+
+
+def test_the_report_is_written_and_says_what_misses_its_aim(model, bar, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "STEPS", 1)
+    said = []
+    given = {"scenes": 3, "model": model, "progress": progress_of(bar), "say": said.append}
+    about = report.run(tmp_path / "out", sets=("test", "wobbly"), **given)
+    assert bar.done == 6
+    assert about["sets"]["test"]["model"]["scenes"] == 3
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "### wobbly: drawn with a shaky hand (3 scenes)" in text
+    assert "0.95 (−0." in text
+    assert text in said
+    for name in ("test", "wobbly"):
+        assert Image.open(tmp_path / "out" / f"{name}.png").width > 1000
+    monkeypatch.setattr(report, "GUIDANCE", 9.0)
+    with pytest.raises(SettingError, match="guidance_scale"):
+        report.run(tmp_path / "out", sets=("test",), **given)
+    with pytest.raises(SettingError, match="choose from"):
+        report.run(tmp_path / "out", sets=("nothing",), **given)
+
+
+def test_a_sheet_shows_every_caption_whole():
+    """Rows are as high as their longest caption needs; nothing is cut."""
+    long = next(s for s in (make(i) for i in range(60)) if len(s.caption) > 75)
+    short = next(s for s in (make(i) for i in range(60)) if len(s.caption) < 20)
+    one, two = ([(s, s.picture)] * 4 for s in (short, long))
+    low, high = report.sheet(one), report.sheet(two)
+    assert high.width == low.width
+    assert high.height > low.height
+    assert report.sheet(one + two).height == low.height + high.height - 2 * 48 + 30
+
+
+def test_dials_are_tried_on_the_same_scenes_and_ranked(model, bar, tmp_path):
+    said = []
+    given = {
+        "scenes": 2, "text": (1.0, 3.0), "sketch": (1.0,), "steps": 1, "model": model,
+        "progress": progress_of(bar), "say": said.append,
+    }  # fmt: skip
+    rows = dials.run(tmp_path, **given)
+    assert bar.done == 4
+    assert {(r["text"], r["sketch"], r["calls"]) for r in rows} == {(1, 1, 1), (3, 1, 2)}
+    assert rows[0]["score"] >= rows[1]["score"]
+    captions = [
+        [json.loads(line)["caption"] for line in path.read_text().splitlines()]
+        for path in sorted(tmp_path.glob("*.jsonl"))
+    ]
+    assert captions[0] == captions[1]
+    assert len(captions[0]) == 2
+    assert "cheapest is text" in said[0]
+    assert dials.run(tmp_path, **given) == rows
+    with pytest.raises(SettingError, match="guidance_scale"):
+        dials.run(tmp_path, **given | {"text": (-1.0,)})
