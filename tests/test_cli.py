@@ -41,6 +41,13 @@ def test_a_text_file(capsys, tmp_path):
     assert "notes.txt" in failed(capsys, "draw", tmp_path / "notes.txt", "a cat")
 
 
+def test_a_folder_an_empty_file_and_a_mask_without_a_sketch(capsys, tmp_path, sketch):
+    (tmp_path / "empty.png").touch()
+    assert "folder" in failed(capsys, "draw", tmp_path, "a cat")
+    assert "empty" in failed(capsys, "draw", tmp_path / "empty.png", "a cat")
+    assert "no sketch" in failed(capsys, "draw", "-", "a cat", "--mask", sketch)
+
+
 def test_an_enormous_image(capsys, tmp_path):
     Image.new("1", (20_000, 20_000), 1).save(tmp_path / "huge.png")
     assert "400 megapixels" in failed(capsys, "draw", tmp_path / "huge.png", "a cat")
@@ -55,7 +62,8 @@ def test_an_endless_prompt(capsys, sketch, tmp_path):
 @pytest.mark.parametrize(
     "option",
     [("--steps", "0"), ("--steps", "many"), ("--guidance", "nan"), ("--count", "0"),
-     ("--output", "x.gif"), ("--output", "/nowhere/x.png"), ("--seed", "-1"), ("--nope", "1")],
+     ("--output", "x.gif"), ("--output", "/nowhere/x.png"), ("--seed", "-1"), ("--nope", "1"),
+     ("--seed", str(2**64)), ("--mask", "nowhere.png"), ("--count", "65"), ("--steps", "1001")],
 )  # fmt: skip
 def test_options_out_of_range(capsys, sketch, option):
     failed(capsys, "draw", sketch, "a cat", *option)
@@ -73,6 +81,23 @@ def test_help_is_quick_and_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "draw" in done.stdout
+
+
+def test_count_output_and_the_progress_bar(sketch, tmp_path, monkeypatch, capfd):
+    """Two pictures with seeds one after another; a terminal is told how much noise remains."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    settings = ["--seed", "5", "--steps", "4", "--no-keep", "--sketch-guidance", "1"]
+    with pytest.raises(SystemExit) as left:
+        main(["draw", str(sketch), "a red apple", *settings, "--count", "2",
+              "--output", str(tmp_path / "out.png")])  # fmt: skip
+    assert left.value.code == 0
+    said = capfd.readouterr()
+    assert "Noise remaining: 25%" in said.err
+    for number, seed in ((1, "5"), (2, "6")):
+        path = tmp_path / f"out-{number}.png"
+        assert str(path) in said.out
+        assert Image.open(path).text["seed"] == seed  # type: ignore[attr-defined]
 
 
 def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys):

@@ -465,3 +465,31 @@ def test_noise_is_never_worse_than_strange_ink(seed, width, height):
     sketch = Sketch.from_image(noise)
     assert np.isfinite(sketch.ink).all()
     assert sketch.cleaning.original_size == (width, height)
+
+
+def test_the_model_reads_ink_or_none():
+    """Half ink counts, less does not; a drawing of fainter marks alone is blank."""
+    ink = np.zeros((256, 256), np.float32)
+    ink[10], ink[20], ink[30] = 1, 0.5, 0.4
+    sketch = Sketch(ink)
+    assert sketch.strokes.dtype == bool
+    assert [bool(sketch.strokes[row].all()) for row in (10, 20, 30)] == [True, True, False]
+    assert not sketch.is_blank
+    assert Sketch(np.full((256, 256), 0.4)).is_blank
+
+
+def test_every_kind_of_drawing_comes_to_the_same_strokes():
+    """Black on white, white on black, transparent, chalk grey, on a photo's paper: one circle."""
+    image = Image.new("L", (512, 512), 255)
+    ImageDraw.Draw(image).ellipse((120, 120, 390, 390), outline=0, width=12)
+    dark = np.asarray(image, np.float32) / 255
+    drawn = (1 - dark)[..., None]
+    shade = np.linspace(0.95, 0.7, 512)[None, :, None]
+    clear = np.concatenate([np.zeros((512, 512, 3)), drawn], -1)
+    white = np.concatenate([np.ones((512, 512, 3)), drawn], -1)
+    kinds = [1 - dark, shade * (1 - 0.8 * drawn).repeat(3, -1), clear, white,
+             np.dstack([0.2 + 0.6 * drawn] * 3)]  # fmt: skip
+    plain = Sketch.from_image(image).strokes
+    for kind in kinds:
+        found = Sketch.from_image(np.clip(kind, 0, 1)).strokes
+        assert (found & plain).sum() > 0.93 * (found | plain).sum()

@@ -82,7 +82,7 @@ class Condition:
         ids: `[B, 77]` token ids.
         text: `[B, 77]` bool, False for padding.
         regions: `[B, 77]` bool, False for sketch regions that have no say.
-        ink: `[B, 1, 256, 256]`.
+        ink: `[B, 1, 256, 256]`, 1 where there is ink and 0 elsewhere.
     """
 
     prompts: tuple[str, ...]
@@ -303,8 +303,8 @@ class ScribblePipeline(DiffusionPipeline):
             read(self.tokenizer, row, [one]) for row, one in zip(ids.tolist(), prompts, strict=True)
         )
         _warn_cut(readings)
-        blank = np.zeros((SIZE, SIZE), np.float32)
-        ink = np.stack([blank if c is None else c.ink for c in cleaned])
+        blank = np.zeros((SIZE, SIZE), bool)
+        ink = np.stack([blank if c is None else c.strokes for c in cleaned])
         none = np.zeros(len(REGIONS), bool)
         regions = np.stack([none if c is None else np.asarray(c.active) for c in cleaned])
         device = self._execution_device

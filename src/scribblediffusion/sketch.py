@@ -73,7 +73,8 @@ class Sketch:
     """A drawing as the model reads it: ink on a square, and where it has a say.
 
     Attributes:
-        ink: `[256, 256]` float32 in 0…1, 1 is ink, in steps of 1/255; read-only.
+        ink: `[256, 256]` float32 in 0…1, 1 is ink, in steps of 1/255; read-only. What people
+            are shown; the model reads `strokes`.
         cleaning: what was done to the image, or None for a blank sketch.
         mask: `[256, 256]` bool, True where the sketch has a say, or None for everywhere.
     """
@@ -160,9 +161,18 @@ class Sketch:
         return f"Sketch({100 * float(self.ink.mean()):.1f} % ink{where}; {self.cleaning})"
 
     @property
+    def strokes(self) -> np.ndarray:
+        """Where there is ink for the model, `[256, 256]` bool: at least half of it.
+
+        Training draws ink or none. The soft rims of a resized drawing, the grain of chalk and the
+        grey of a pencil would be news to the model.
+        """
+        return self.ink >= 0.5
+
+    @property
     def is_blank(self) -> bool:
         """Whether no ink was found, or the mask left none."""
-        return not bool((self.ink > 0.25).any())
+        return not bool(self.strokes.any())
 
     @property
     def active(self) -> np.ndarray:

@@ -59,8 +59,6 @@ def draw(
     """Draw a picture from a sketch and a prompt."""
     import secrets
 
-    from scribblediffusion.sketch import Sketch
-
     from scribblediffusion.settings import (
         GUIDANCE,
         SKETCH_GUIDANCE,
@@ -68,6 +66,7 @@ def draw(
         check_settings,
         seeded,
     )
+    from scribblediffusion.sketch import Sketch
 
     if not 1 <= count <= 64:
         raise InputError(f"--count {count}: a number from 1 to 64")

@@ -12,12 +12,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A Rich progress bar with a description, a bar and the time that is left."""
+    """A Rich progress bar with a description, a bar and the time that is left.
+
+    Where standard error is no terminal there is none, so that a log gets no stray lines.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with shown as bar:
         yield bar
 
 
