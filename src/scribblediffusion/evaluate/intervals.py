@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,15 @@ def mean_interval(sums: Array, counts: Array) -> Interval | None:
     sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
     if not counts.sum():
         return None
-    rng = np.random.default_rng(SEED)
-    share = np.full(len(counts), 1 / len(counts))
-    drawn = rng.multinomial(len(counts), share, DRAWS)
+    drawn = _drawn(len(counts))
     cases = drawn @ counts
     means = (drawn @ sums)[cases > 0] / cases[cases > 0]
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+
+
+@lru_cache(maxsize=8)
+def _drawn(scenes: int) -> Array:
+    """How often each scene is in each resample, `[DRAWS, scenes]`: the same for every figure."""
+    share = np.full(scenes, 1 / scenes)
+    return np.random.default_rng(SEED).multinomial(scenes, share, DRAWS).astype(np.float64)
