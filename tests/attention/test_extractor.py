@@ -211,6 +211,22 @@ def test_words_of_every_tokenizer(family: tuple) -> None:
     assert not np.allclose(first, second)
 
 
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_a_second_prompt_has_words_of_its_own(name: str, pipes: dict[str, Any]) -> None:
+    """Two encoders share the same keys: each key stands for a piece of either prompt."""
+    pipe, options = pipes[name], FAMILIES[name][1]
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "a red apple", prompt_2="a blue pie", **options)
+    trace = extractor.trace
+    assert {w.text for w in trace.words} == {"a", "red", "apple", "blue", "pie"}
+    keys = {word.text: word.keys for word in trace.words}
+    assert all(len(set(k)) == len(k) for k in keys.values())
+    assert {2, 3, 4, 5} <= set(keys["blue"])  # letter by letter in these tiny tokenizers
+    assert {3, 4} <= set(keys["apple"])
+    assert trace.word("pie").sum() == pytest.approx(1, abs=5e-5)
+    assert trace.batch == 1
+
+
 def test_both_normalisations_hold(family: tuple) -> None:
     _, pipe, options = family
     with RealAttentionExtractor(pipe, heads="all") as extractor:

@@ -10,16 +10,16 @@ is believed only if the tokenizer makes these very numbers of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scribblediffusion.attention.layout import prompt_record
-from scribblediffusion.attention.records import Prompt, Token
+from scribblediffusion.attention.records import Prompt, Token, Word
 from scribblediffusion.prompt import Reading, read
 
 #: Channels of a hidden state that are kept to know it again.
@@ -36,6 +36,7 @@ class Encoded:
         encoder: Its name in the pipeline, ``text_encoder_2``.
         ids: ``[B, S]`` token numbers.
         states: Leading channels ``[B, S, ≤16]`` of every hidden state seen.
+        width: All channels of a hidden state.
         readings: The prompt of each row, read by the tokenizer that belongs to the encoder.
         wanted: Of each row, whether it is a prompt (True), a negative one (False) or unclear.
         run: Number of the run that it was made for.
@@ -46,6 +47,7 @@ class Encoded:
     encoder: str
     ids: Tensor
     states: list[Tensor] = field(default_factory=list)
+    width: int = 0
     readings: list[Reading | None] = field(default_factory=list)
     wanted: list[bool | None] = field(default_factory=list)
     run: int = 0
@@ -128,6 +130,7 @@ class EncoderWatch:
         for state in _states(output):
             if state.ndim == 3 and state.shape[:2] == call.ids.shape:
                 call.states.append(state[..., :_CHANNELS].detach().float())
+                call.width = state.shape[-1]
 
     def run_begins(self) -> None:
         """The denoiser is at work: encoder calls from now on are for the next run."""
@@ -135,7 +138,7 @@ class EncoderWatch:
 
     def rows(self, condition: Tensor) -> list[Row]:
         """Every row of a condition ``[B, T, C]``."""
-        return [self._row(row) for row in condition.detach()[..., :_CHANNELS].float()]
+        return [self._row(row) for row in condition.detach()]
 
     def _row(self, row: Tensor) -> Row:
         """The best fitting encoder calls of one row, one for each encoder, newest run first."""
@@ -151,17 +154,27 @@ class EncoderWatch:
                 if known is None or len(fit.where) > len(known.where):
                     best[fit.call.encoder] = fit
             if best:
-                record = _record(list(best.values()), row.shape[0])
+                record = _record(list(best.values()), self._beside(row, run, best), row.shape[0])
                 # Two calls of one encoder with the same result: prompt and negative are equal.
                 clear = len(wanted) == 1 and len(calls) == len(best)
                 return Row(record, wanted.pop() if clear else None)
         return Row(Prompt(named=False), False if self._calls else None)
 
+    def _beside(self, row: Tensor, run: int, best: Mapping[str, _Fit]) -> list[_Fit]:
+        """Encoders whose states stand behind another's in the channels of the same keys (SDXL)."""
+        found: dict[str, _Fit] = {}
+        for width in sorted({fit.call.width for fit in best.values()}):
+            for fit in self._fits(row[:, width:], run) if width < row.shape[1] else ():
+                if fit.call.encoder not in best:
+                    found.setdefault(fit.call.encoder, fit)
+        return list(found.values())
+
     def _fits(self, row: Tensor, run: int) -> Iterator[_Fit]:
         """Rows of encoder calls whose states the condition repeats, nearly all of them."""
+        leading = row[:, :_CHANNELS].float()
         for call in (c for c in self._calls if c.run == run):
             for j in range(call.ids.shape[0]):
-                where = _alignment(row, call, j)
+                where = _alignment(leading, call, j)
                 if len(where) >= 0.9 * min(row.shape[0], call.ids.shape[1]):
                     yield _Fit(call, j, where)
 
@@ -263,8 +276,11 @@ def _aligned(row: Tensor, state: Tensor) -> dict[int, int]:
     return where
 
 
-def _record(found: Sequence[_Fit], length: int) -> Prompt:
-    """Tokens and words by key, from every encoder that gave keys; a key has one token."""
+def _record(found: Sequence[_Fit], beside: Sequence[_Fit], length: int) -> Prompt:
+    """Tokens and words by key, from every encoder that gave keys; a key has one token.
+
+    Encoders `beside` others share keys with them: they add the words of a prompt of their own.
+    """
     taken: set[int] = set()
     readings: list[tuple[Reading, list[int]]] = []
     for fit in found:
@@ -279,7 +295,25 @@ def _record(found: Sequence[_Fit], length: int) -> Prompt:
     prompt = prompt_record(readings)
     numbered = tuple(Token(k, f"#{k}") for k in range(length) if k not in taken)
     tokens = tuple(sorted(prompt.tokens + numbered, key=lambda t: t.key))
-    return Prompt(prompt.text, tokens, prompt.words, prompt.truncated)
+    words = prompt.words
+    for fit in beside:
+        reading = fit.call.readings[fit.row]
+        if reading is not None:
+            words = _also(words, prompt_record([_with_keys(reading, fit.where)]).words)
+    # A key that is padding for one encoder may stand for a word of the other's prompt.
+    used = {key for word in words for key in word.keys}
+    tokens = tuple(replace(t, padding=t.padding and t.key not in used) for t in tokens)
+    return Prompt(prompt.text, tokens, words, prompt.truncated)
+
+
+def _also(words: Sequence[Word], more: Sequence[Word]) -> tuple[Word, ...]:
+    """Words of a second prompt on the same keys; one that is in both has the keys of both."""
+    known = {(w.text.casefold(), w.occurrence): w for w in words}
+    for word in more:
+        name = (word.text.casefold(), word.occurrence)
+        one = known.get(name, replace(word, keys=()))
+        known[name] = replace(one, keys=tuple(dict.fromkeys(one.keys + word.keys)))
+    return tuple(known.values())
 
 
 def _with_keys(reading: Reading, where: dict[int, int]) -> tuple[Reading, list[int]]:
