@@ -82,7 +82,7 @@ class Loop:
         batch: pictures in one call; guidance doubles it.
         scheduler: DDIM.
         tokenizer, vae_scale_factor: what DAAM looks for.
-        seconds: of each step of the last run.
+        seconds: of the processor, for each step of the last run.
     """
 
     unet: Any
@@ -123,11 +123,11 @@ class Loop:
         self.scheduler.set_timesteps(steps)
         self.seconds = []
         for t in self.scheduler.timesteps:
-            begin = time.perf_counter()
+            begin = time.process_time()
             both = torch.cat([sample, sample])
             free, full = self.unet(both, t, condition, **more).sample.chunk(2)
             sample = self.scheduler.step(free + 7.5 * (full - free), t, sample).prev_sample
-            self.seconds.append(time.perf_counter() - begin)
+            self.seconds.append(time.process_time() - begin)
         return sample
 
     def _more(self, generator: torch.Generator) -> dict[str, Any]:

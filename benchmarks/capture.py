@@ -3,9 +3,11 @@
     python benchmarks/capture.py [--steps 3] [--rounds 2] [--size 256] [--sdxl 1] [--docs]
 
 On Stable Diffusion 1.5's UNet (with `--sdxl 1` on SDXL's), random weights, one CPU thread, with
-guidance. All ways take turns in one process. Reported: what each adds to a step while the run
-goes on, what it takes afterwards until the map of a word is there, bytes kept, how much further
-resident memory rises, and whether the latents are bit for bit those without capture.
+guidance. All ways take turns in one process. Times are of the processor: on one thread that is
+what the clock shows on a free machine, and on a busy one it is disturbed less. Reported: what each
+adds to a step while the run goes on, what it takes afterwards until the map of a word is there,
+bytes kept, how much further resident memory rises, and whether the latents are bit for bit those
+without capture.
 
 The other packages are measured where they are installed: `benchmarks/rivals.py` installs them and
 runs this file with them.
@@ -217,20 +219,22 @@ def ways() -> dict[str, Way]:
 def once(way: Way, loop: Loop, steps: int) -> tuple[float, float, float, torch.Tensor, Kept]:
     """Seconds a step, of the last step and afterwards; the latents; what was kept."""
     with way(loop) as finish:
-        begin = time.perf_counter()
+        begin = time.process_time()
         latents = loop(steps)
-        end = time.perf_counter()
+        end = time.process_time()
         kept = finish()
-        after = time.perf_counter() - end
+        after = time.process_time() - end
         return (end - begin) / steps, loop.seconds[-1], after, latents, kept
 
 
-def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> list[Row]:
-    """Every way in turn, `rounds` times over, who begins taking turns."""
+def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> Iterator[list[Row]]:
+    """Every way in turn, who begins taking turns; after each round what is known so far."""
     chosen = ways()
     names = list(chosen)
     rise = {n: rise_of_memory(lambda n=n: once(chosen[n], loop, steps)) for n in names * memory}
     expected = loop(steps)  # warms up, too
+    if not bool(torch.isfinite(expected).all()):
+        raise SystemExit("the latents are not finite: nothing can be said of their bits")
     run: dict[str, list[float]] = {name: [] for name in names}
     last: dict[str, list[float]] = {name: [] for name in names}
     after: dict[str, list[float]] = {name: [] for name in names}
@@ -244,23 +248,21 @@ def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> list
             last[name].append(final)
             after[name].append(later)
             same[name] &= torch.equal(latents, expected)
-    if not bool(torch.isfinite(expected).all()):
-        raise SystemExit("the latents are not finite: nothing can be said of their bits")
-    return [
-        Row(
-            name,
-            Spread.of(run[name]),
-            differences(run[name], run["no capture"]),
-            differences(last[name], last["no capture"]),
-            Spread.of(after[name]),
-            kept[name].nbytes,
-            _above(rise, name),
-            same[name],
-            None if kept[name].map is None else kept[name].map.shape,
-            _apart(kept[name].map, kept["ours, mean of heads"].map),
-        )
-        for name in names
-    ]
+        yield [
+            Row(
+                name,
+                Spread.of(run[name]),
+                differences(run[name], run["no capture"]),
+                differences(last[name], last["no capture"]),
+                Spread.of(after[name]),
+                kept[name].nbytes,
+                _above(rise, name),
+                same[name],
+                None if kept[name].map is None else kept[name].map.shape,
+                _apart(kept[name].map, kept["ours, mean of heads"].map),
+            )
+            for name in names
+        ]
 
 
 def _apart(map_: np.ndarray | None, ours: np.ndarray | None) -> float | None:
@@ -288,21 +290,21 @@ def main() -> None:
     torch.set_num_threads(1)
     name = "SDXL" if chosen.sdxl else "SD 1.5"
     loop = Loop(build(SDXL if chosen.sdxl else SD15), chosen.size // 8, chosen.size // 8)
-    rows = measure(loop, chosen.steps, chosen.rounds, memory=bool(chosen.memory))
     title = f"{name}'s UNet, {chosen.size}×{chosen.size}, {chosen.steps} steps, one thread"
-    columns = (
-        "",
-        "s a step",
-        "adds, ms a step",
-        "after, ms",
-        "kept, MB",
-        "memory, MB",
-        "same bits",
-    )
+    rows: list[Row] = []
+    for rows in measure(loop, chosen.steps, chosen.rounds, memory=bool(chosen.memory)):
+        # Written after each round: a round takes minutes.
+        publish(rows, title, "capture-sdxl" if chosen.sdxl else "capture-sd15", docs=chosen.docs)
+    columns = ("", "s a step", "adds, ms a step", "last step", "after, ms", "kept, MB")
+    columns += ("memory, MB", "same bits")
     apart = [f"{row.name} {row.apart:.0e}" for row in rows if row.apart]
     note = "medians of rounds (least to most)"
     note += f"; maps of the word differ from ours by: {', '.join(apart)}" if apart else ""
     show(title, columns, map(_cells, rows), note)
+
+
+def publish(rows: list[Row], title: str, name: str, *, docs: bool) -> None:
+    """Write what is known."""
     figure, axes = panels(3)
     names = [row.name for row in rows[1:]]
     milliseconds = [_times(row.added, 1000) for row in rows[1:]]
@@ -314,7 +316,7 @@ def main() -> None:
         axis.set_yticklabels([])
     figure.suptitle(title)
     record = {"machine": machine(1), "what": title, "rows": rows}
-    write(f"capture-{'sdxl' if chosen.sdxl else 'sd15'}", record, figure, docs=chosen.docs)
+    write(name, record, figure, docs=docs)
 
 
 def _times(spread: Spread, factor: float) -> Spread:
