@@ -51,7 +51,7 @@ def test_change_rows_show_the_map_on_a_stated_scale():
     heat = np.zeros((4, 4))
     heat[0, 0] = 1
     figure = change_rows(picture, [("it $5", "removed", picture, np.zeros((8, 8)), heat)] * 2)
-    assert "its map (white: 16.0× even)" in texts(figure)
+    assert "its map (brightest: 16.0× even)" in texts(figure)
     assert texts(figure).count("it $5") == 2
     shown = coloured(np.array([[0.0, 50.0]]), 40)
     assert shown[0, 0].sum() < 10

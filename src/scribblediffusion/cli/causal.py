@@ -190,7 +190,10 @@ def _kept(done: Experiment, kept_in: Any, run_id: str, output: Path | None) -> s
 
     rows = change_rows(
         done.picture,
-        [(o.explained.sentence, o.edit.how, o.picture, o.change, o.heat) for o in done.outcomes],
+        [
+            (o.explained.sentence, f"{o.edit.subject} {o.edit.how}", o.picture, o.change, o.heat)
+            for o in done.outcomes
+        ],
     )
     if output is not None:
         target = output / "causal.png" if output.is_dir() else output

@@ -206,8 +206,8 @@ def change_row(
     shown = [
         ("the picture", before),
         (how, after),
-        (f"change (white: ΔE ≥ {CHANGE_TOP:.0f})", coloured(change, CHANGE_TOP)),
-        (f"its map (white: {top:.1f}× even)", coloured(even, top)),
+        (f"change (brightest: ΔE ≥ {CHANGE_TOP:.0f})", coloured(change, CHANGE_TOP)),
+        (f"its map (brightest: {top:.1f}× even)", coloured(even, top)),
     ]
     return PictureRow(text, shown)
 
