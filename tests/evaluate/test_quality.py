@@ -109,7 +109,8 @@ def test_the_report_is_written_and_says_what_misses_its_aim(model, bar, tmp_path
     assert "0.95 (−0." in text
     assert text in said
     for name in ("test", "wobbly"):
-        assert Image.open(tmp_path / "out" / f"{name}.png").width > 1000
+        with Image.open(tmp_path / "out" / f"{name}.png") as page:
+            assert page.width > 1000
     monkeypatch.setattr(report, "GUIDANCE", 9.0)
     with pytest.raises(SettingError, match="guidance_scale"):
         report.run(tmp_path / "out", sets=("test",), **given)
