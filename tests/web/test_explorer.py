@@ -226,6 +226,19 @@ def test_the_scrubber_moves_picture_map_and_noise_together(page):
     assert page.locator(".noise").inner_text() == "Whole run, mean of 4 steps"
 
 
+def test_the_first_and_the_last_step_are_reached_from_the_whole_run(page):
+    scrub, noise, whole = (page.locator(x) for x in (".scrub", ".noise", ".whole"))
+    for key, label in (("Home", "100%"), ("ArrowRight", "100%"), ("ArrowLeft", "25%")):
+        scrub.focus()
+        page.keyboard.press(key)
+        settle(page)
+        assert noise.inner_text() == f"Noise remaining: {label}"
+        whole.click()
+    scrub.click(position={"x": 3, "y": 20})
+    settle(page)
+    assert noise.inner_text() == "Noise remaining: 100%"
+
+
 def test_play_goes_through_the_steps_and_pauses(page):
     play = page.locator(".play")
     play.click()

@@ -34,6 +34,15 @@ function scrubPart(app) {
   play.addEventListener("click", () => { if (timer) { stop(); app.look({}); } else start(); });
   whole.addEventListener("click", () => { stop(); go(app.step === null ? app.data.steps.length - 1 : null); });
   input.addEventListener("input", () => { stop(); go(Number(input.value)); });
+  // Out of the whole run: a slider that is told the value it has already says nothing.
+  input.addEventListener("pointerup", () => app.step === null && go(Number(input.value)));
+  input.addEventListener("keydown", (event) => {
+    const last = app.data.steps.length - 1;
+    const enter = { Home: 0, ArrowRight: 0, ArrowUp: 0, End: last, ArrowLeft: last, ArrowDown: last };
+    if (app.step !== null || !(event.key in enter)) return;
+    event.preventDefault();
+    go(enter[event.key]);
+  });
 
   const shares = (step) => groups.map((g) => shareOf(app.block, g.columns, step));
   return {
