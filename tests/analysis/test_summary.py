@@ -17,3 +17,15 @@ def test_the_summary_says_it_all_and_works_without_words(trace):
     assert wordless.words == ()
     assert wordless.leading_word is None
     assert "<div>" in wordless._repr_html_()
+
+
+def test_the_leading_word_has_a_map_at_every_step_if_one_has():
+    weights = np.full((2, 3, 4, 4), 0.3)
+    weights[:, 0, 1, 1] = 0.6
+    weights[0, 1] = 0  # "hat" is silent at the first step, and points best at the second
+    weights[1, 1] = 0.001
+    weights[1, 1, 2, 2] = 0.9
+    weights /= weights.sum(axis=1, keepdims=True)
+    found = summarise(plain_trace(weights, ["cat", "hat", "[SEP]"]))
+    assert found.leading_word is not None
+    assert found.leading_word.name == "cat"

@@ -35,12 +35,17 @@ class Table:
         """The table as HTML, every text escaped."""
         head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in self.header)
         rows = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in row) + "</tr>"
+            "<tr>" + "".join(f"<td style='{_cell(c)}'>{escape(c)}</td>" for c in row) + "</tr>"
             for row in self.rows
         )
         notes = "".join(f"<div style='opacity:.75'>{escape(note)}</div>" for note in self.notes)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         return f"<div><b>{escape(self.title)}</b>{table if self.rows else ''}{notes}</div>"
+
+
+def _cell(text: str) -> str:
+    """A number or a name stays on one line; a sentence may wrap."""
+    return "text-align:left" + (";white-space:nowrap" if len(text) < 24 else "")
 
 
 class Printed(ABC):

@@ -46,14 +46,15 @@ class RunSummary(Printed):
     def leading_word(self) -> Subject | None:
         """The word whose map is the most pointed: the highest peak in even shares.
 
-        Of the words that did something; None where there is none.
+        Of the words that did something, at every step if there are such; None where there is none.
         """
         measured = {e.subject.keys: e for e in self.concentrations.entries}
-        best, peak = None, 0.0
+        best, most = None, (False, 0.0)
         for word in self.words:
             entry = measured[word.keys]
-            if entry.shape is not None and not entry.did_nothing and entry.shape.peak > peak:
-                best, peak = word, entry.shape.peak
+            if entry.shape is not None and not entry.did_nothing:
+                rank = None not in entry.by_step, entry.shape.peak
+                best, most = (word, rank) if rank > most else (best, most)
         return best
 
     @property
