@@ -16,12 +16,13 @@ import sys
 import time
 from pathlib import Path
 
+import page
 import rivals
 from measuring import show
 
 HERE = Path(__file__).parent
 #: Run by the others, or not without other packages.
-HELPERS = ("__main__", "architectures", "measuring", "rival_maps", "rivals")
+HELPERS = ("__main__", "architectures", "measuring", "page", "rival_maps", "rivals")
 #: Those that take `--docs`; quick ones first.
 DOCUMENTED = ("startup", "pipeline", "growth", "capture")
 
@@ -61,6 +62,8 @@ def main() -> int:
         failed |= bool(status)
         taken = f"{time.perf_counter() - start:.0f}"
         rows.append((name, taken, "past a limit, or failed" if status else "fine"))
+    if chosen.docs:
+        page.main()
     print()
     show("Benchmarks", ("", "seconds", ""), rows)
     return int(failed)

@@ -88,24 +88,29 @@ def _line(file: str, name: str) -> str:
 
 def interleaved(
     ways: Mapping[str, Callable[[], Any]], rounds: int, *, warm: bool = True
-) -> dict[str, list[float]]:
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Seconds of each way in each round; the rounds take turns in who begins.
 
     A machine that is slow for a while is then slow for all of them, and differences are taken
     within a round. With `warm` each way runs once before, unmeasured.
+
+    Returns:
+        By the clock, and of the processor (all threads; not of child processes).
     """
     names = list(ways)
     if warm:
         for name in names:
             ways[name]()
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    clock: dict[str, list[float]] = {name: [] for name in names}
+    processor: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             ways[name]()
-            taken[name].append(time.perf_counter() - start)
-    return taken
+            clock[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - spent)
+    return clock, processor
 
 
 def differences(mine: Sequence[float], base: Sequence[float]) -> Spread:

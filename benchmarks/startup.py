@@ -41,7 +41,8 @@ def main() -> int:
         name: lambda command=command: subprocess.run(command, check=True, capture_output=True)
         for name, (command, _) in COMMANDS.items()
     }
-    found = {name: Spread.of(t) for name, t in interleaved(ways, chosen.rounds).items()}
+    clock, _ = interleaved(ways, chosen.rounds)
+    found = {name: Spread.of(taken) for name, taken in clock.items()}
     loads = {
         name: heavy(command[-1]) if command[1] == "-c" else []
         for name, (command, _) in COMMANDS.items()

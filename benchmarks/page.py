@@ -1,0 +1,172 @@
+"""Fills the tables of `docs/costs.md` from the JSON files in `docs/costs/`.
+
+    python benchmarks/page.py
+
+Text between `<!-- measured: NAME -->` and `<!-- end -->` is written anew; all else stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from measuring import DOCS, ROOT, Spread
+
+PAGE = ROOT / "docs" / "costs.md"
+PLACE = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Record = dict[str, Any]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    ruler = ["---", *["---:"] * (len(columns) - 1)]
+    lines = [columns, ruler, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def spread(record: Record, scale: float = 1, digits: int = 2) -> str:
+    """The median and, where there was more than one measurement, the extremes."""
+    found = Spread(**record)
+    return f"{scale * found.median:.{digits}f}" if found.count == 1 else found.show(scale, digits)
+
+
+def capture(record: Record) -> str:
+    """What each way of capturing costs."""
+    rows = []
+    for row in record["rows"]:
+        bare = row["name"] == "no capture"
+        cells = [row["name"], spread(row["step"])]
+        cells += [""] * 5 if bare else _capture_cells(row)
+        rows.append(cells)
+    columns = ("", "s a step", "adds to a step, ms", "to the last step, ms")
+    columns += ("after the run, ms", "kept, MB", "same bits")
+    return f"{record['what']}; {_rounds(record['rows'][0]['step'])}.\n\n" + table(columns, rows)
+
+
+def _capture_cells(row: Record) -> list[str]:
+    times = [spread(row[name], 1000, 0) for name in ("added", "last", "after")]
+    return [*times, f"{row['nbytes'] / 1e6:.2f}", "yes" if row["identical"] else "**no**"]
+
+
+def _rounds(record: Record) -> str:
+    count = record["count"]
+    return "one run of each" if count == 1 else f"medians of {count} rounds (least to most)"
+
+
+def growth(record: Record) -> str:
+    """What varies, and what capture then costs."""
+    rows = [
+        (
+            f"{point['varied']}: {point['value']}",
+            f"{1000 * point['step']['median']:.0f}",
+            f"{1000 * point['added']['median']:.0f}",
+            f"{100 * point['added']['median'] / point['step']['median']:.1f} %",
+            f"{point['nbytes'] / 1e6:.2f}",
+        )
+        for point in record["points"]
+    ]
+    columns = ("", "a step without, ms", "capture adds, ms", "that is", "kept of the run, MB")
+    return table(columns, rows)
+
+
+def pipeline(record: Record) -> str:
+    """The pipeline against a bare loop."""
+    rows = [
+        (name, spread(seconds), spread(record["times the bare loop"][name], digits=3))
+        for name, seconds in record["seconds"].items()
+    ]
+    rows.append(("cold `scribble draw`, capture included", spread(record["cold command"]), ""))
+    memory = record["peak memory of the command, GB"]
+    said = ", ".join(record["missed"])
+    return (
+        table(("", "seconds by the clock", "times the bare loop"), rows)
+        + f"\n{record['machine']['threads']} thread(s), load {record['machine']['load']} on "
+        f"{record['machine']['cores']} cores at the end; peak memory of the cold command "
+        f"{memory:.2f} GB. " + (f"Missed: {said}.\n" if said else "Every aim is met.\n")
+    )
+
+
+def startup(record: Record) -> str:
+    """Imports and help."""
+    rows = [
+        (name, spread(seconds), ", ".join(record["loads"][name]))
+        for name, seconds in record["seconds"].items()
+    ]
+    return table(("", "seconds", "heavy packages loaded"), rows)
+
+
+def rival_maps(record: Record) -> str:
+    """What came of trying, and the measures."""
+    tried = [(a["package"], a["how"], f"`{a['result']}`") for a in record["attempts"]]
+    first = table(("", "tried", "what came of it"), tried).replace("---:", "---")
+    rows = [(name, *_measures(found)) for name, found in record["nouns"].items()]
+    rows += [
+        (f"the other noun's map: {n}", *_measures(f)) for n, f in record["the other noun"].items()
+    ]
+    rows.append(("chance", *_measures(record["chance"])))
+    count = record["chance"]["auc"]["count"]
+    second = table((f"{count} nouns", "pointing game", "IoU at equal area", "AUC"), rows)
+    same = "the same bits" if record["latents the same under each capture"] else "NOT the same bits"
+    return f"{first}\n{second}\nUnder each capture the latents had {same}.\n"
+
+
+def _measures(found: Record) -> list[str]:
+    each = [found[name] for name in ("pointing", "iou", "auc")]
+    return [f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]" for m in each]
+
+
+def about(_: Record) -> str:
+    """The machine and the versions, of every file that there is."""
+    lines = []
+    for name in TABLES:
+        file = DOCS / f"{name}.json"
+        if file.exists():
+            found = json.loads(file.read_text())["machine"]
+            threads = f", {found['threads']} thread(s)" if found["threads"] else ""
+            lines.append((name, f"{found['when']}{threads}", f"{found['load']}"))
+            machine = found
+    if not lines:
+        return ""
+    versions = ", ".join(f"{n} {v}" for n, v in machine["packages"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{machine['system']}; Python {machine['python']}, {versions}.\n\n"
+        + table(("", "measured", "load of the machine at the end"), lines)
+    )
+
+
+TABLES: dict[str, Callable[[Record], str]] = {
+    "capture-sd15": capture,
+    "capture-sdxl": capture,
+    "growth": growth,
+    "pipeline": pipeline,
+    "startup": startup,
+    "rival-maps": rival_maps,
+}
+
+
+def filled(match: re.Match[str]) -> str:
+    """A place of the page with its table; one that was not measured says so."""
+    begin, name, end = match.groups()
+    if name == "about":
+        return f"{begin}{about({})}{end}"
+    file = DOCS / f"{name}.json"
+    if not file.exists():
+        return f"{begin}Not measured yet.\n{end}"
+    text = TABLES[name](json.loads(file.read_text()))
+    if file.with_suffix(".png").exists():
+        text += f"\n![{name}](costs/{name}.png)\n"
+    return f"{begin}{text}{end}"
+
+
+def main() -> None:
+    """Fill the page."""
+    PAGE.write_text(PLACE.sub(filled, PAGE.read_text()))
+    print(f"written: {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
