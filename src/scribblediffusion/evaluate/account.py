@@ -8,42 +8,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from scribblediffusion.analysis.change import picture_change
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.findings import (
     AIMS,
+    EDITS,
+    NAMES,
     WORDS,
     Evidence,
-    Found,
+    edit_of,
     examples,
     had_effect,
+    sentence,
+    short_layer,
     typical,
 )
 from scribblediffusion.evaluate.intervals import Interval
-from scribblediffusion.evaluate.maps import PICTURES
-from scribblediffusion.view import evidence as view
+from scribblediffusion.evaluate.plots import plots
 from scribblediffusion.view.figure import save_figure
 
-NAMES = {
-    "noun": "nouns",
-    "colour": "colour words",
-    "ground": "ground's colour",
-    "other": "other words",
-    "stroke": "strokes",
-}
-EDITS = (
-    ("noun", "removed"),
-    ("noun", "replaced"),
-    ("noun", "knocked out"),
-    ("colour", "removed"),
-    ("colour", "replaced"),
-    ("colour", "knocked out"),
-    ("ground", "removed"),
-    ("other", "removed"),
-    ("stroke", "erased"),
-)
 _BLOCK = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -212,17 +194,8 @@ def _layers(evidence: Evidence) -> str:
     names = [v for v in evidence.views if v.startswith("layer ")]
     rows = [(n.removeprefix("layer "), [_cell(evidence, k, n) for k in WORDS]) for n in names]
     lines = ["| layer | nouns point | colour words point |", "| --- | ---: | ---: |"]
-    lines += [f"| `{_short(name)}` | {' | '.join(cells)} |" for name, cells in rows]
+    lines += [f"| `{short_layer(name)}` | {' | '.join(cells)} |" for name, cells in rows]
     return "\n".join(lines) + "\n"
-
-
-def _short(layer: str) -> str:
-    """down_blocks.1.attentions.0.transformer_blocks.0.attn2 → down 1.0 attn2."""
-    found = re.match(r"(\w+?)_blocks?\.?(\d*)\.?attentions\.(\d+).*\.(\w+)$", layer)
-    if not found:
-        return layer
-    block, number, attention, kind = found.groups()
-    return f"{block} {number + '.' if number else ''}{attention} {kind}"
 
 
 def _choice(evidence: Evidence) -> str:
@@ -287,24 +260,11 @@ def _percent(found: Interval | None, *, short: bool = False) -> str:
     return f"{100 * found.value:.0f} %" if short else found.percent()
 
 
-def sentence(edit: dict[str, Any]) -> str:
-    """One edit's finding: "the map of *red* explains 81 % of what changed (…)"."""
-    share, chance, control, _ = edit["picture"]
-    if not had_effect(edit):
-        seen = 100 * edit["effect"]
-        return f"*{edit['subject']}* {edit['how']}: {seen:.1f} % of the pixels changed noticeably"
-    other = "" if control is None else f", control {100 * control:.0f} %"
-    return (
-        f"the map of *{edit['subject']}* explains {100 * share:.0f} % of what changed "
-        f"(chance {100 * chance:.0f} %{other})"
-    )
-
-
 def _typical(evidence: Evidence) -> str:
     found = typical(evidence)
     if found is None:
         return "No removed word had an effect.\n"
-    record, edit = _edit(evidence, found)
+    record, edit = edit_of(evidence, found)
     return (
         f"“{record['caption']}” without *{edit['subject']}*: {sentence(edit)}. "
         "This is the median case of all nouns and colour words that had an effect.\n"
@@ -329,7 +289,7 @@ def _ignored(evidence: Evidence) -> str:
     for title, found in examples(evidence).items():
         lines += [f"**{title.capitalize()}**", ""]
         for case in found:
-            record, edit = _edit(evidence, case)
+            record, edit = edit_of(evidence, case)
             rank = sorted(record["words"].values(), reverse=True)
             lines.append(
                 f"- *{edit['subject']}* in “{record['caption']}”: "
@@ -339,155 +299,3 @@ def _ignored(evidence: Evidence) -> str:
             )
         lines.append("")
     return "\n".join(lines) + "\n"
-
-
-def _edit(evidence: Evidence, case: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Any]]:
-    record = next(r for r in evidence.effects if r["scene"] == case[0])
-    return record, record["edits"][case[1]]
-
-
-# --- plots ---------------------------------------------------------------------------------------
-
-
-def plots(evidence: Evidence) -> dict[str, Any]:
-    """Every plot, by the name of its file."""
-    drawn: dict[str, Any] = {
-        "localisation": view.bars(_bars(evidence)),
-        "noise": view.curves(_noise_curves(evidence)),
-        "layers": view.ranked(_layer_rows(evidence)),
-        "heads": _heads(evidence),
-        "time": view.curves(_time_curves(evidence)),
-    }
-    if rows := _causal_rows(evidence):  # none where no edit had an effect
-        drawn["causal"] = view.ranked(rows)
-    shown = examples(evidence)
-    cases = {"typical": [c for c in [typical(evidence)] if c], **_by_file(shown)}
-    for name, chosen in cases.items():
-        if chosen:
-            drawn[name] = view.pictures([_row(evidence, case) for case in chosen])
-    return drawn
-
-
-def _by_file(shown: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
-    return {name.replace(" ", "-"): found for name, found in shown.items()}
-
-
-def _triple(found: Interval) -> tuple[float, float, float]:
-    return found.value, found.low, found.high
-
-
-def _series(found: Found, i: int) -> dict[str, tuple[float, float, float]]:
-    series = {"on its own object": _triple(found.own[i])}
-    if found.shuffled:
-        series["other tokens' maps there"] = _triple(found.shuffled[i])
-    if found.wrong:
-        series["on another object"] = _triple(found.wrong[i])
-    series["chance"] = (found.chance[i],) * 3
-    return series
-
-
-def _bars(evidence: Evidence) -> list[view.Bars]:
-    labels = {kind: NAMES.get(kind, kind).replace(" ", "\n") for kind in evidence.kinds}
-    return [
-        view.Bars(
-            title,
-            {labels[k]: _series(evidence.located(k), i) for k in evidence.kinds},
-            {labels[k]: AIMS[k] for k in evidence.kinds if k in AIMS} if not i else {},
-            "0…1",
-        )
-        for i, title in enumerate(("pointing game (dotted: aim)", "IoU at equal area", "AUC"))
-    ]
-
-
-def _noise_curves(evidence: Evidence) -> list[view.Curves]:
-    steps = [v for v in evidence.views if v.startswith("step ")]
-    panels = []
-    for kind in (k for k in (*WORDS, "region 8×8") if k in evidence.kinds):
-        found = [evidence.located(kind, s) for s in steps]
-        names = list(_series(found[0], 0))
-        series = {
-            name: [(n, _series(f, 0)[name]) for n, f in zip(evidence.noise, found, strict=True)]
-            for name in names
-        }
-        panels.append(view.Curves(NAMES.get(kind, kind), series, "pointing game", tuple(names[1:])))
-    return panels
-
-
-def _layer_rows(evidence: Evidence) -> list[view.Bars]:
-    layers = [v for v in evidence.views if v.startswith("layer ")]
-    return [
-        view.Bars(
-            NAMES.get(kind, kind),
-            {
-                _short(v.removeprefix("layer ")): {
-                    n: s
-                    for n, s in _series(evidence.located(kind, v), 0).items()
-                    if n in ("on its own object", "other tokens' maps there")
-                }
-                for v in layers
-            },
-            unit="pointing game",
-        )
-        for kind in (*WORDS, "region 8×8")
-        if kind in evidence.kinds
-    ]
-
-
-def _heads(evidence: Evidence) -> Any:
-    layers = [v.removeprefix("layer ") for v in evidence.views if v.startswith("layer ")]
-    heads = len([v for v in evidence.views if v.startswith(f"head {layers[0]} ")])
-    panels = [
-        (
-            NAMES.get(kind, kind),
-            np.array(
-                [
-                    [evidence.located(kind, f"head {layer} {h}").own[0].value for h in range(heads)]
-                    for layer in layers
-                ]
-            ),
-        )
-        for kind in WORDS
-        if kind in evidence.kinds
-    ]
-    return view.matrix(panels, [*map(_short, layers)], [*map(str, range(heads))], "pointing, %")
-
-
-def _causal_rows(evidence: Evidence) -> list[view.Bars]:
-    panels = []
-    for where, title in (("picture", "change of the picture"), ("latents", "of the latents")):
-        groups = {}
-        for kind, edit in EDITS:
-            found = evidence.explained(kind, edit, where)
-            names = {"share": "explained by its map", "control": "other words' maps"}
-            series = {label: _triple(i) for k, label in names.items() if (i := found[k])}
-            if found["chance"] is not None:
-                series["chance"] = (found["chance"].value,) * 3
-                groups[f"{NAMES[kind]} {edit}"] = series
-        panels.append(view.Bars(title, groups, unit="share of the change"))
-    return [p for p in panels if p.groups]
-
-
-def _time_curves(evidence: Evidence) -> list[view.Curves]:
-    panels = []
-    for kind in WORDS:
-        series = {
-            name: [(n, _triple(i)) for n, i in evidence.over_time(kind, after)]
-            for name, after in (("removed from there on", True), ("removed until there", False))
-        }
-        attention = evidence.attention_over_time(kind)
-        top = max((i.value for _, i in attention), default=1.0)
-        series["its attention (largest = 1)"] = [
-            (n, (i.value / top, i.low / top, i.high / top)) for n, i in attention
-        ]
-        unit = "change, whole removal = 1"
-        panels.append(view.Curves(NAMES[kind], series, unit, ("its attention (largest = 1)",)))
-    return panels
-
-
-def _row(evidence: Evidence, case: tuple[int, int]) -> view.PictureRow:
-    record, edit = _edit(evidence, case)
-    with np.load(evidence.folder / PICTURES / f"{case[0]:04d}.npz") as kept:
-        base, after, heat = kept["base"], kept["changed"][case[1]], kept["maps"][case[1]]
-    text = f"{record['caption']}\n{sentence(edit).replace('*', '“', 1).replace('*', '”', 1)}"
-    how = f"“{edit['subject']}” {edit['how']}"
-    return view.change_row(text, how, base, after, picture_change(base, after), heat)

@@ -6,6 +6,7 @@ Every figure is a mean over cases with a 95 % bootstrap interval over scenes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,26 @@ Record = dict[str, Any]
 
 #: What is aimed at: kind → share of maps whose highest place lies on its object.
 AIMS = {"noun": 0.95, "colour": 0.90, "region 8×8": 0.98, "region 3×3": 0.98, "region 2×2": 0.98}
+#: Kinds as people read them.
+NAMES = {
+    "noun": "nouns",
+    "colour": "colour words",
+    "ground": "ground's colour",
+    "other": "other words",
+    "stroke": "strokes",
+}
+#: What is reported: kind of subject, kind of edit.
+EDITS = (
+    ("noun", "removed"),
+    ("noun", "replaced"),
+    ("noun", "knocked out"),
+    ("colour", "removed"),
+    ("colour", "replaced"),
+    ("colour", "knocked out"),
+    ("ground", "removed"),
+    ("other", "removed"),
+    ("stroke", "erased"),
+)
 #: The kinds by which the default aggregation of a word's map is chosen.
 WORDS = ("noun", "colour")
 
@@ -323,3 +344,31 @@ def _scene_gain(record: Record, at: int, now: int) -> tuple[float, int]:
         (best, n), (present, _) = (_sums(record, kind, "own", view) for view in (at, now))
         gain, count = gain + best[1] - present[1], count + n
     return gain, count
+
+
+def sentence(edit: dict[str, Any]) -> str:
+    """One edit's finding: "the map of *red* explains 81 % of what changed (…)"."""
+    share, chance, control, _ = edit["picture"]
+    if not had_effect(edit):
+        seen = 100 * edit["effect"]
+        return f"*{edit['subject']}* {edit['how']}: {seen:.1f} % of the pixels changed noticeably"
+    other = "" if control is None else f", control {100 * control:.0f} %"
+    return (
+        f"the map of *{edit['subject']}* explains {100 * share:.0f} % of what changed "
+        f"(chance {100 * chance:.0f} %{other})"
+    )
+
+
+def short_layer(layer: str) -> str:
+    """down_blocks.1.attentions.0.transformer_blocks.0.attn2 → down 1.0 attn2."""
+    found = re.match(r"(\w+?)_blocks?\.?(\d*)\.?attentions\.(\d+).*\.(\w+)$", layer)
+    if not found:
+        return layer
+    block, number, attention, kind = found.groups()
+    return f"{block} {number + '.' if number else ''}{attention} {kind}"
+
+
+def edit_of(evidence: Evidence, case: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scene's record and the edit's that (scene, number of the edit) means."""
+    record = next(r for r in evidence.effects if r["scene"] == case[0])
+    return record, record["edits"][case[1]]
