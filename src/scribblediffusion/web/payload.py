@@ -25,8 +25,8 @@ from scribblediffusion.analysis.subjects import (
     regions_of,
     sampling_steps,
     specials_of,
-    words_of,
 )
+from scribblediffusion.attention.naming import word_name
 from scribblediffusion.attention.trace import CONDITION, AttentionTrace, Layer, Step, Word
 from scribblediffusion.errors import NotRecordedError
 
@@ -205,14 +205,13 @@ def _columns_of(trace: AttentionTrace) -> dict[int, int]:
 
 def _words(trace: AttentionTrace, columns: Mapping[int, int]) -> list[dict[str, Any]]:
     """Every word of the prompt in order; those that were not recorded have no columns."""
-    named = {s.keys: s.name for s in words_of(trace)}
     pieces = {t.key: t.text for t in trace.tokens}
     return [
         {
             "text": word.text,
-            "name": named.get(word.keys, word.text),
+            "name": word_name(word, trace.words),
             "start": _start(word, trace.prompt),
-            "columns": [columns[k] for k in word.keys] if word.keys in named else [],
+            "columns": [columns[k] for k in word.keys] if columns.keys() >= {*word.keys} else [],
             "pieces": [pieces[k] for k in word.keys if k in pieces],
         }
         for word in trace.words
