@@ -88,9 +88,19 @@ def main(doing, root):
     if doing == "import":
         shutil.rmtree(template)
         Gallery(template).add(trace)
+    staged = Gallery(template).stage("a red apple") if doing == "staged" else template
+    if doing == "staged":
+        (staged / "views").mkdir()
+        (staged / "views" / "evolution.gif").write_bytes(b"GIF89a")
+    if doing in ("restore", "empty"):
+        Gallery(template).delete(first.id)
     place = root / "now"
+    folder = place / staged.relative_to(template)
     works = {
         "add": lambda: Gallery(place).add(trace),
+        "staged": lambda: Gallery(place).add(trace, folder=folder),
+        "restore": lambda: Gallery(place).restore(first.id),
+        "empty": lambda: Gallery(place).empty_bin(),
         "list": lambda: list(Gallery(place)),
         "delete": lambda: Gallery(place).delete(first.id),
         "import": lambda: Gallery(place).import_zip(archive),

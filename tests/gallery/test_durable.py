@@ -27,24 +27,33 @@ def run_script(*arguments):
 
 
 @pytest.mark.parametrize(("doing", "least"), [("add", 40), ("import", 30), ("attach", 20),
-                                              ("delete", 10), ("list", 4)])  # fmt: skip
+                                              ("delete", 10), ("list", 4), ("staged", 45),
+                                              ("restore", 8), ("empty", 8)])  # fmt: skip
 def test_killed_at_every_call(tmp_path, doing, least):
     states = [json.loads(line) for line in run_script("killed.py", doing, tmp_path).splitlines()]
     *killed, ended = states
     assert len(killed) >= least
     assert ended["call"] is None
-    before, after = {"add": (1, 2), "import": (1, 2), "delete": (1, 0)}.get(doing, (1, 1))
+    before, after = {
+        "add": (1, 2), "staged": (1, 2), "import": (1, 2), "delete": (1, 0), "restore": (0, 1),
+        "empty": (0, 0),
+    }.get(doing, (1, 1))  # fmt: skip
     assert len(ended["runs"]) == after
     for state in states:
         assert len(state["runs"]) in (before, after), state
         assert state["damage"] == [], state
         assert state["left"] == [], state
         assert state["opened"] == ["a red apple"] * len(state["runs"]), state
-        if doing == "delete":
+        if doing in ("delete", "restore"):
             assert len(state["runs"]) + len(state["bin"]) == 1, state
     counts = [len(state["runs"]) for state in states]
     assert counts == sorted(counts, reverse=doing == "delete"), "once there, it stays"
-    if doing in ("add", "import"):
+    if doing == "staged":
+        for state in states:
+            assert len(state["views"]) == len(state["runs"]) - 1, "whole: with its view"
+    if doing == "empty":
+        assert ended["bin"] == []
+    if doing in ("add", "staged", "import", "restore"):
         assert {before, after} <= set(counts[:-1]), "killed before and after it was there"
     if doing == "attach":
         assert ended["views"] == ["views/view.gif"]
@@ -105,6 +114,30 @@ def test_a_full_disk_leaves_old_runs_untouched(gallery, trace, monkeypatch):
         assert [run.id for run in gallery] == [old.id]
         assert gallery.verify() == ()
         assert set(os.listdir(gallery.root / ".tmp")) <= durable.LOCKS
+
+
+def test_a_full_disk_spoils_no_view_no_export_and_no_import(gallery, trace, tmp_path, monkeypatch):
+    run = gallery.add(trace)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    archive = gallery.export(run.id, tmp_path / "run.zip")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    other = Gallery(tmp_path / "other")
+    for work in (
+        lambda: gallery.attach(run.id, tmp_path / "a.gif"),
+        lambda: gallery.export(run.id, tmp_path / "again.zip"),
+        lambda: other.import_zip(archive),
+    ):
+        with pytest.raises(GalleryError, match="disk is full"):
+            work()
+    assert gallery.verify() == ()
+    assert "views/a.gif" not in run.files
+    assert not (tmp_path / "again.zip").exists()
+    assert len(other) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "gallery", "other", "run.zip"]
 
 
 def test_files_that_really_cannot_grow(tmp_path):
