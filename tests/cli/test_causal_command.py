@@ -23,6 +23,7 @@ def test_every_word_and_the_longest_stroke(scribble, drawn, tmp_path):
         ["apple", "removed"],
     ]
     assert "the stroke erased" in done.out
+    assert "not the kept picture" not in done.out
     assert done.out.count("of what changed") + done.out.count("hardly any effect") == 4
     with Image.open(done.last) as picture:
         assert picture.width > 800

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.cli.capture import OURS
 from scribblediffusion.cli.progress import progress, quiet_loading
-from scribblediffusion.cli.rerun import Recipe
+from scribblediffusion.cli.rerun import Recipe, compared, pictures_of
 from scribblediffusion.cli.source import find_run
 from scribblediffusion.cli.terminal import say, show
 from scribblediffusion.errors import InputError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from scribblediffusion.sketch import Sketch
 
 _REGION = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*")
-#: The longest stroke is erased too where neither a word nor a region was named.
+#: How much a grey value may differ between a picture in a batch and the same one alone.
+ROUNDING = 2
 _TITLE = "what each edit changed, seed and noise the same"
 
 
@@ -69,7 +70,19 @@ def tell_causes(
     show(Table(_TITLE, header, rows))
     for outcome in done.outcomes:
         say(outcome.explained.sentence)
+    _warn_if_another(done.picture, pictures_of(kept)[:1])
     say(_kept(done, kept_in, kept.id, output))
+
+
+def _warn_if_another(now: np.ndarray, before: tuple[np.ndarray, ...]) -> None:
+    """The edits are held against the run as it is made now: say so where that is another picture.
+
+    A picture in a batch may differ from the same one alone by the last bit.
+    """
+    import numpy as np
+
+    if before and np.abs(before[0].astype(int) - now.astype(int)).max() > ROUNDING:
+        say(f"the unchanged run is not the kept picture any more: {compared(before, (now,))}")
 
 
 def _numbers(explained: Any) -> tuple[float | None, ...]:

@@ -171,7 +171,9 @@ def scenes_of_several(count: int) -> list[Scene]:
     return found
 
 
-def captured(pipe: ScribblePipeline, part: Sequence[Scene], seed: int, **settings: Any):
+def captured(
+    pipe: ScribblePipeline, part: Sequence[Scene], seed: int, **settings: Any
+) -> AttentionTrace:
     """The trace of a batch of scenes, every head, each picture with a seed of its own."""
     prompts = [one.caption for one in part]
     sketches = [Sketch.from_image(255 - one.sketch) for one in part]
