@@ -125,6 +125,15 @@ def test_the_generator_can_be_left_and_checks_its_arguments_at_once(pipe):
         pipe.denoise("a cat", num_inference_steps=0)
 
 
+def test_two_runs_at_once_are_refused_and_one_after_another_are_not(pipe):
+    first, second = (pipe.denoise("a cat", num_inference_steps=3) for _ in range(2))
+    next(first)
+    next(second)
+    with pytest.raises(SettingError, match="another run"):
+        next(first)
+    assert [step.index for step in second] == [1, 2]
+
+
 def test_mask_silences_regions_and_erases_ink(pipe):
     mask = Image.new("L", (256, 256), 0)
     mask.paste(255, (0, 0, 128, 256))

@@ -364,7 +364,7 @@ class ScribblePipeline(DiffusionPipeline):
         """The sampler: one `Step` after another; leave the loop to stop.
 
         Arguments and errors are those of `__call__`; they are checked at once, not at the
-        first step.
+        first step. A pipeline has one scheduler, so that one run at a time can go on.
         """
         check_settings(num_inference_steps, guidance_scale, sketch_guidance_scale)
         condition = self.condition(prompt, sketch, sketch_mask, num_images_per_prompt)
@@ -389,7 +389,13 @@ class ScribblePipeline(DiffusionPipeline):
         sigmas = np.linspace(1.0, 1 / count, count)
         self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=sample.device)
         self._begin(condition, list(branches), settings)
-        for index, timestep in enumerate(self.scheduler.timesteps):
+        timesteps = self.scheduler.timesteps
+        for index, timestep in enumerate(timesteps):
+            if self.scheduler.timesteps is not timesteps:
+                raise SettingError(
+                    "another run of this pipeline began before this one ended, at step "
+                    f"{index + 1} of {count}: end one first, or give each its own pipeline"
+                )
             sigma = float(self.scheduler.sigmas[index])
             velocity = self._velocity(sample, timestep, vectors, mask, branches)
             denoised = sample - sigma * velocity

@@ -84,6 +84,8 @@ def draw(
     if sketch != "-" and not Path(sketch).exists():
         raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
     cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
+    if cleaned is not None and cleaned.is_blank:
+        typer.echo(f"scribble: no ink was found in {sketch}, so the words alone count", err=True)
     generators = seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
