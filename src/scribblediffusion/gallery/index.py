@@ -26,7 +26,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 NAME = ".index.sqlite"
-VERSION = 1
+VERSION = 2
 #: A folder changed less than this many nanoseconds ago may change again within one stamp.
 UNSETTLED = 2_000_000_000
 
@@ -35,6 +35,8 @@ create table if not exists runs (
     id text primary key, day text not null, folder text not null, words text not null, seed text
 ) without rowid;
 create index if not exists runs_of_day on runs (day);
+create index if not exists runs_of_seed on runs (seed);
+create index if not exists runs_of_words on runs (words);
 create table if not exists days (
     day text primary key, stamp integer not null, runs integer not null
 ) without rowid;
@@ -103,7 +105,9 @@ class Index:
         """The runs whose id begins or ends with a text; at most two."""
 
         def look(database: sqlite3.Connection) -> tuple[Run, ...]:
-            rows = database.execute(
+            whole = "select id, folder from runs where id = ?"
+            rows = database.execute(whole, (run_id,)).fetchall()
+            rows = rows or database.execute(
                 "select id, folder from runs where id between ? and ? or "
                 "substr(id, -length(?)) = ? limit 2",
                 (run_id, run_id + "Z" * 26, run_id, run_id),
