@@ -78,7 +78,8 @@ class Recording:
         scheduler: Any,
     ) -> None:
         self.denoiser, self.pipe, self.sites = denoiser, pipe, tuple(sites)
-        self.wish, self.branch = wish, branch
+        self.wish = wish
+        self.branch: Branch = branch
         self.runs: list[Run] = []
         self.notices: list[str] = []
         self.watch: EncoderWatch | None = None
