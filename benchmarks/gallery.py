@@ -3,7 +3,8 @@
     python benchmarks/gallery.py [RUNS]
 
 The folders hold their record alone, as listing reads nothing else, and are links to 72 that
-exist: making and deleting 200,000 real ones would take most of the time. The limit is 50 ms.
+exist: making and deleting 200,000 real ones would take most of the time. The limit is 50 ms by the
+wall; CPU time tells how busy the machine was besides.
 """
 
 import json
@@ -41,14 +42,15 @@ def fill(root: Path, templates: Path, runs: int) -> None:
         folder.symlink_to(templates / str(which))
 
 
-def milliseconds(work: Callable[[], object], times: int = 5) -> float:
-    """The median time of some calls."""
-    taken = []
+def milliseconds(work: Callable[[], object], times: int = 5) -> tuple[float, float]:
+    """The median of the wall's and of the CPU's time of some calls."""
+    wall, cpu = [], []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         work()
-        taken.append(1000 * (time.perf_counter() - start))
-    return sorted(taken)[times // 2]
+        wall.append(1000 * (time.perf_counter() - start[0]))
+        cpu.append(1000 * (time.process_time() - start[1]))
+    return sorted(wall)[times // 2], sorted(cpu)[times // 2]
 
 
 def main(runs: int) -> int:
@@ -74,11 +76,12 @@ def main(runs: int) -> int:
         }
         worst = 0.0
         for name, query in pages.items():
-            taken = milliseconds(lambda query=query: gallery.list(size=24, **query))
-            worst = max(worst, taken)
-            print(f"{name:20s} {taken:6.1f} ms")
+            wall, cpu = milliseconds(lambda query=query: gallery.list(size=24, **query))
+            worst = max(worst, wall)
+            print(f"{name:20s} {wall:6.1f} ms wall {cpu:6.1f} ms CPU")
         first = gallery.list(size=1).runs[0].id
-        print(f"{'one run by its id':20s} {milliseconds(lambda: gallery.get(first)):6.1f} ms")
+        wall, cpu = milliseconds(lambda: gallery.get(first))
+        print(f"{'one run by its id':20s} {wall:6.1f} ms wall {cpu:6.1f} ms CPU")
         print(f"worst page {worst:.1f} ms, limit {LIMIT:.0f} ms")
         return int(worst > LIMIT)
 
