@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from html import escape
@@ -31,6 +32,7 @@ from scribblediffusion.web.worker import Failed, Finished, Job, News, Running, W
 
 _log = logging.getLogger(__name__)
 _PAGE = 24
+_PAGES_KNOWN = 2000
 
 Update = dict[Any, Any]
 
@@ -90,6 +92,7 @@ class Handlers:
         self.studio = studio
         self.parts: dict[str, Any] = {}
         self._jobs: dict[str, Job] = {}
+        self._shown: OrderedDict[str, str] = OrderedDict()
 
     # ── making pictures ──────────────────────────────────────────────────────────────────────
 
@@ -162,7 +165,8 @@ class Handlers:
                     update |= self._idle()
                 if isinstance(news, Finished):
                     self.studio.keep(news.result)
-                    async for last in self._show(news.result, visitor, compared_with):
+                    ended = self._show(news.result, visitor, session, compared_with)
+                    async for last in ended:
                         yield last
                     return
                 yield update
@@ -172,7 +176,7 @@ class Handlers:
             self.studio.worker.withdraw(job)
 
     async def _show(
-        self, painted: Painted, visitor: str, compared_with: str | None
+        self, painted: Painted, visitor: str, session: str, compared_with: str | None
     ) -> AsyncIterator[Update]:
         """A fresh run: its maps at once; evolution and analysis as soon as they are drawn."""
         parts, studio, run = self.parts, self.studio, painted.run
@@ -182,12 +186,15 @@ class Handlers:
         if compared_with is None:
             shown[parts["explorer"]] = await self._in(studio.packing, studio.packed, run)
             shown |= await self._in(studio.packing, self._about, run, painted.trace.picture)
-            shown |= {parts["comparison_part"]: gr.update(visible=False)}
+            shown |= {parts["comparison_part"]: gr.update(visible="hidden")}
         else:
             shown |= await self._compared(visitor, compared_with, run.id)
         yield shown
-        views = await self._drawn(run)
-        yield views if compared_with is None else {parts["entry"]: gr.skip()}
+        if compared_with is None:
+            self._now_shown(session, run)
+            views = await self._drawn(run)
+            if self._shown.get(session) == run.id:  # not another one by now
+                yield views
 
     async def stop(self, request: gr.Request) -> None:
         """Stop this page's run: within a step, or before it began."""
@@ -252,21 +259,24 @@ class Handlers:
         visitor = visitor_of(request)
         yield {self.parts["shelf"]: await self._in(self.studio.packing, self.shelf, visitor)}
         if isinstance(link, str) and link:
-            async for update in self._open(visitor, link, by_link=True):
+            async for update in self._open(request, link, by_link=True):
                 yield update
 
     async def open_run(self, request: gr.Request, event: gr.EventData) -> AsyncIterator[Update]:
         """A run of the gallery: sketch, prompt, settings and explorer as they were."""
-        async for update in self._open(visitor_of(request), _of(event, "id"), by_link=False):
+        async for update in self._open(request, _of(event, "id"), by_link=False):
             yield update | {self.parts["tabs"]: gr.update(selected="draw")}
 
     async def explore(self, run_id: Any, request: gr.Request) -> AsyncIterator[Update]:
         """The second run of a comparison, in the explorer."""
-        async for update in self._open(visitor_of(request), run_id, by_link=False):
+        async for update in self._open(request, run_id, by_link=False):
             yield update
 
-    async def _open(self, visitor: str, run_id: str, *, by_link: bool) -> AsyncIterator[Update]:
-        parts, studio = self.parts, self.studio
+    async def _open(
+        self, request: gr.Request, run_id: str, *, by_link: bool
+    ) -> AsyncIterator[Update]:
+        parts, studio, visitor = self.parts, self.studio, visitor_of(request)
+        session = request.session_hash or ""
         try:
             find = studio.visitors.by_link if by_link else studio.visitors.seen
             run = await self._in(studio.packing, find, visitor, run_id)
@@ -276,7 +286,16 @@ class Handlers:
             yield {parts["status"]: said("error", str(error))}
             return
         yield shown
-        yield await self._drawn(run)
+        self._now_shown(session, run)
+        views = await self._drawn(run)
+        if self._shown.get(session) == run.id:
+            yield views
+
+    def _now_shown(self, session: str, run: Run) -> None:
+        """Notes which run a page shows, so that views of an earlier one do not come late."""
+        self._shown[session] = run.id
+        while len(self._shown) > _PAGES_KNOWN:
+            self._shown.popitem(last=False)
 
     def _restored(self, run: Run) -> Update:
         """Everything on the page as it was when the run was made."""
@@ -295,7 +314,7 @@ class Handlers:
             parts["sketch_guidance"]: settings.get("sketch_guidance_scale", gr.skip()),
             parts["seed"]: "" if run.seed is None else str(run.seed),
             parts["model"]: named[0] if named else gr.skip(),
-            parts["comparison_part"]: gr.update(visible=False),
+            parts["comparison_part"]: gr.update(visible="hidden"),
             parts["status"]: said("done" if trace.complete else "stopped", where),
         }
         if run.seed is not None:

@@ -213,7 +213,7 @@ def _right(does: Handlers) -> dict[str, Any]:
     made: dict[str, Any] = {}
     made["status"] = parts.status(elem_id="studio-status")
     made["explorer"] = explorer(maps=does.studio.maps, elem_id="studio-explorer")
-    with gr.Column(visible=False, elem_id="studio-compare") as made["comparison_part"]:
+    with gr.Column(visible="hidden", elem_id="studio-compare") as made["comparison_part"]:
         gr.HTML("<h2>Compared</h2>", js_on_load=None)
         made["comparison"] = comparison(elem_id="studio-comparison")
         made["other"] = gr.Button("Explore the new one", size="sm", elem_id="studio-other")
@@ -244,7 +244,8 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     order = ("board", "masked", "mask", "prompt", "steps", "guidance", "sketch_guidance", "seed")
     inputs = [made[name] for name in (*order, "model", "each_head")]
-    live = {"concurrency_limit": _LISTENERS, **quiet}
+    # Asking again is fine while the views of the last run are still being drawn.
+    live = {"concurrency_limit": _LISTENERS, "trigger_mode": "multiple", **quiet}
     address = (
         "(run) => { if (run) history.replaceState(null, '', '?run=' + encodeURIComponent(run)) }"
     )

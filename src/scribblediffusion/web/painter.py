@@ -80,6 +80,10 @@ class Painter:
         self._load = load or _loaded
         self._pipe: tuple[str, ScribblePipeline] | None = None
 
+    def prepare(self) -> None:
+        """Load the first model, so that nobody waits for it later."""
+        self._pipe_of(next(iter(self._models)))
+
     def __call__(self, job: Job) -> Painted:
         """Run one job: tell every step, keep what came of it.
 

@@ -79,10 +79,9 @@ class Studio:
         self.models = dict(models or {SHIPPED: None})
         self.gallery = Gallery(root)
         self.visitors = Visitors(self.gallery, local=local)
+        painter = Painter(self.models, self.gallery, load)
         self.worker = Worker(
-            Painter(self.models, self.gallery, load),
-            most=self.limits.waiting,
-            mine=self.limits.mine,
+            painter, most=self.limits.waiting, mine=self.limits.mine, prepare=painter.prepare
         )
         self.packing = ThreadPoolExecutor(2, "scribble-pack")
         self.drawing = ThreadPoolExecutor(1, "scribble-draw")

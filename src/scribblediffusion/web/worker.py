@@ -126,10 +126,18 @@ class Worker:
         paint: ``paint(job)`` runs it, tells `Running`, looks at `job.stop`, returns the result.
         most: jobs that may wait.
         mine: jobs that one visitor may have, the one that goes on included.
+        prepare: called once in the thread before the first job, such as loading the model.
     """
 
-    def __init__(self, paint: Callable[[Job], Any], *, most: int, mine: int) -> None:
-        self._paint = paint
+    def __init__(
+        self,
+        paint: Callable[[Job], Any],
+        *,
+        most: int,
+        mine: int,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self._paint, self._prepare = paint, prepare
         self._most, self._mine = most, mine
         self._waiting: deque[Job] = deque()
         self._current: Job | None = None
@@ -197,6 +205,11 @@ class Worker:
             job.tell(Waiting(place + before))
 
     def _loop(self) -> None:
+        if self._prepare is not None:
+            try:
+                self._prepare()
+            except Exception:  # noqa: BLE001 (the first run will say it to who asks)
+                _log.exception("the model could not be loaded beforehand")
         while (job := self._next()) is not None:
             try:
                 job.tell(Finished(self._paint(job)))
