@@ -1,5 +1,6 @@
 """Every example runs as it stands (`any_pipeline.py` is tested with the extractor)."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scribblediffusion import AttentionTrace
+from scribblediffusion import AttentionTrace, Sketch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -29,6 +30,20 @@ def test_the_demo_draws_and_explains(tmp_path, monkeypatch, capsys):
     assert trace.audit is not None
     assert trace.audit.passed
     assert "passed" in lines[-1]
+
+
+def test_every_sketch_that_ships_has_a_prompt_and_ink():
+    """Pen, a shaky hand, a photographed page and chalk on a board."""
+    folder = EXAMPLES / "sketches"
+    prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+    assert set(prompts) == {p.name for p in folder.iterdir()} - {"prompts.json"}
+    assert 10 <= len(prompts) <= 14
+    found = {name: Sketch.from_image(folder / name) for name in prompts}
+    for name, sketch in found.items():
+        assert 0.02 < sketch.strokes.mean() < 0.2, name
+    cleanings = {name: sketch.cleaning for name, sketch in found.items() if sketch.cleaning}
+    assert cleanings["tulip.png"].polarity == "light-on-dark"
+    assert cleanings["sailboat.jpg"].flattened
 
 
 def test_a_saved_run_is_drawn_without_torch_or_diffusers(trace, tmp_path):
