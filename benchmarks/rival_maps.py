@@ -64,7 +64,8 @@ def attempts(pipe: ScribblePipeline, one: Scene) -> Iterator[Attempt]:
         yield Attempt(package, "the shipped pipeline as it is", _tried(pipe, one, enter, pipe))
     with stock(pipe):
         how = "with diffusers' own attention processors"
-        yield Attempt("attention-map-diffusers", how, _tried(pipe, one, _amd, pipe))
+        default = _tried(pipe, one, lambda target: _amd(target, "last"), pipe)
+        yield Attempt("attention-map-diffusers", f"{how}, only the last step to be kept", default)
     like = SimpleNamespace(
         unet=pipe.unet,
         tokenizer=pipe.tokenizer,
@@ -77,10 +78,10 @@ def attempts(pipe: ScribblePipeline, one: Scene) -> Iterator[Attempt]:
     yield Attempt("DAAM", how, _tried(pipe, one, lambda target: _daam(target, keys=154), like))
 
 
-def _amd(target: Any) -> Any:
+def _amd(target: Any, timesteps: str = "all") -> Any:
     from attention_map_diffusers import AttentionCapture  # pyright: ignore[reportMissingImports]
 
-    return AttentionCapture(target, timesteps="all")
+    return AttentionCapture(target, timesteps=timesteps)
 
 
 def _daam(target: Any, keys: int = 77) -> Any:
