@@ -58,7 +58,7 @@ class Words:
 
 
 def build(config: dict[str, Any]) -> UNet2DConditionModel:
-    """A UNet with normal weights of a fixed seed, without the time that initialising takes."""
+    """A UNet with uniform weights of a fixed seed, without the time that initialising takes."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     unet = unet.to_empty(device="cpu").eval().requires_grad_(False)
@@ -67,7 +67,8 @@ def build(config: dict[str, Any]) -> UNet2DConditionModel:
         if weight.dim() == 1:  # biases, and the factors of norms
             weight.fill_(float(name.endswith("weight")))
         else:
-            weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
+            bound = (3 / weight[0].numel()) ** 0.5  # so that the variance is 1 / inputs
+            weight.uniform_(-bound, bound, generator=generator)
     return unet
 
 

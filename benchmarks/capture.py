@@ -232,9 +232,8 @@ def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> Iter
     chosen = ways()
     names = list(chosen)
     rise = {n: rise_of_memory(lambda n=n: once(chosen[n], loop, steps)) for n in names * memory}
-    expected = loop(steps)  # warms up, too
-    if not bool(torch.isfinite(expected).all()):
-        raise SystemExit("the latents are not finite: nothing can be said of their bits")
+    loop(1)  # warms up
+    expected = None
     run: dict[str, list[float]] = {name: [] for name in names}
     last: dict[str, list[float]] = {name: [] for name in names}
     after: dict[str, list[float]] = {name: [] for name in names}
@@ -247,7 +246,12 @@ def measure(loop: Loop, steps: int, rounds: int, *, memory: bool = True) -> Iter
             run[name].append(seconds)
             last[name].append(final)
             after[name].append(later)
+            if expected is None:  # of the first run, which is without capture
+                expected = latents
+            if not bool(torch.isfinite(latents).all()):
+                raise SystemExit("latents are not finite: nothing can be said of their bits")
             same[name] &= torch.equal(latents, expected)
+            print(f"round {number + 1}, {name}: {seconds:.2f} s a step", flush=True)
         yield [
             Row(
                 name,

@@ -102,6 +102,8 @@ def rival_maps(record: Record) -> str:
     """What came of trying, and the measures."""
     tried = [(a["package"], a["how"], f"`{a['result']}`") for a in record["attempts"]]
     first = table(("", "tried", "what came of it"), tried).replace("---:", "---")
+    if "nouns" not in record:
+        return f"{first}\nThe maps themselves are not measured yet.\n"
     rows = [(name, *_measures(found)) for name, found in record["nouns"].items()]
     rows += [
         (f"the other noun's map: {n}", *_measures(f)) for n, f in record["the other noun"].items()
@@ -156,7 +158,10 @@ def filled(match: re.Match[str]) -> str:
     file = DOCS / f"{name}.json"
     if not file.exists():
         return f"{begin}Not measured yet.\n{end}"
-    text = TABLES[name](json.loads(file.read_text()))
+    record = json.loads(file.read_text())
+    text = TABLES[name](record)
+    if "note" in record:
+        text += f"\n{record['note']}\n"
     if file.with_suffix(".png").exists():
         text += f"\n![{name}](costs/{name}.png)\n"
     return f"{begin}{text}{end}"
