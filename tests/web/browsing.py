@@ -23,7 +23,7 @@ def serving(build):
 def opened_page(browser, url, *, theme="light", **options):
     """A page in a context of its own; no console error and no outside request is let pass."""
     context = browser.new_context(**({"viewport": {"width": 1200, "height": 1000}} | options))
-    context.set_default_timeout(8_000)
+    context.set_default_timeout(40_000)
     page, troubles = context.new_page(), []
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)

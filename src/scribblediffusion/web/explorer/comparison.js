@@ -95,11 +95,11 @@ function compareRuns(element, props, watch) {
     const [rows, cols] = data.grid;
     const top = Math.max(...(shared ? data.words : [word]).map((w) => w.change.top)) || 1;
     const ground = element.closest(".dark") ? [44, 46, 54] : [242, 242, 239];
-    const mixed = (v) => {
-      const level = Math.min(1, Math.abs(v) / top), end = v < 0 ? props.weaker : props.stronger;
-      return ground.map((base, i) => Math.round(base + level * (end[i] - base)));
+    const mixed = (i) => {
+      const level = Math.abs(i - 127.5) / 127.5, end = i < 127.5 ? props.weaker : props.stronger;
+      return ground.map((base, c) => Math.round(base + level * (end[c] - base)));
     };
-    paintMap(canvas, changeOf(word.change), rows, cols, true, mixed);
+    paintMap(canvas, changeOf(word.change), rows, cols, true, scaleOf(-top, top, mixed));
     const css = (rgb) => `rgb(${rgb.join(" ")})`;
     find(".change-bar .ramp").style.background = `linear-gradient(to right, ${css(props.weaker)}, ${css(ground)}, ${css(props.stronger)})`;
     fillTicks(".change-bar", [[0, `−${top.toFixed(1)}`], [0.5, "0"], [1, `+${top.toFixed(1)}`]]);

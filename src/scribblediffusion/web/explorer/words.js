@@ -17,7 +17,7 @@ function subjectButton(app, subject, attributes, ...children) {
 
 function wordsPart(app) {
   const node = app.find(".prompt");
-  let buttons = [];
+  let buttons = [], drawn = null;
   const rest = roving(node, () => buttons, () => 1);
 
   function word(subject) {
@@ -46,6 +46,7 @@ function wordsPart(app) {
 
   /** The same buttons stay while a run goes on, so that nobody loses their place. */
   function load() {
+    drawn = null;
     const key = JSON.stringify([app.data.run, app.data.words.map((w) => w.name), app.data.specials.map((s) => s.name)]);
     if (node.dataset.key !== key) {
       node.dataset.key = key;
@@ -59,13 +60,22 @@ function wordsPart(app) {
   }
 
   function draw() {
-    const shown = app.shown(), { block, step } = app;
+    const shown = app.shown();
     for (const b of buttons) {
       b.classList.toggle("shown", b.subject === shown);
       b.setAttribute("aria-pressed", String(b.subject === app.locked));
+    }
+    const look = [app.step, app.heat, app.shared, app.colours, keyOf(app.layer, app.head)].join();
+    if (look !== drawn) drawSmall();
+    drawn = look;
+  }
+
+  function drawSmall() {
+    const { rows, cols } = app.block;
+    for (const b of buttons) {
       const seen = app.valuesOf(b.subject), canvas = b.querySelector("canvas");
       canvas.style.visibility = seen ? "visible" : "hidden";
-      if (seen) paintMap(canvas, seen.values, block.rows, block.cols, false, colourScale(app.tables[app.colours], seen.top));
+      if (seen) paintMap(canvas, seen.values, rows, cols, false, colourScale(app.tables[app.colours], seen.top));
     }
   }
   return { load, draw };
