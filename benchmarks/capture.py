@@ -1,13 +1,15 @@
 """What capture costs: nothing, ours, the naive way and two other packages, side by side.
 
-    python benchmarks/capture.py [--steps 3] [--rounds 2] [--size 256] [--sdxl 1] [--docs]
+    python benchmarks/capture.py [--steps 3] [--rounds 2] [--size 256] [--docs]
+    python benchmarks/capture.py --sdxl 1 --steps 2          # SDXL's UNet: 11 GB
+    python benchmarks/capture.py --quarter 1 --size 128      # in a minute, to try it out
 
-On Stable Diffusion 1.5's UNet (with `--sdxl 1` on SDXL's), random weights, one CPU thread, with
-guidance. All ways take turns in one process. Times are of the processor: on one thread that is
-what the clock shows on a free machine, and on a busy one it is disturbed less. Reported: what each
-adds to a step while the run goes on, what it takes afterwards until the map of a word is there,
-bytes kept, how much further resident memory rises, and whether the latents are bit for bit those
-without capture.
+On Stable Diffusion 1.5's UNet, SDXL's, or the former at a quarter of its width, random weights, one
+CPU thread, with guidance. All ways take turns in one process. Times are of the processor: on one
+thread that is what the clock shows on a free machine, and on a busy one it is disturbed less.
+Reported: what each adds to a step while the run goes on, what it takes afterwards until the map of
+a word is there, bytes kept, how much further resident memory rises, and whether the latents are bit
+for bit those without capture.
 
 The other packages are measured where they are installed: `benchmarks/rivals.py` installs them and
 runs this file with them.
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from architectures import SD15, SDXL, WORD, Loop, build
+from architectures import ARCHITECTURES, WORD, Loop, build
 from diffusers.models.attention_processor import AttnProcessor
 from measuring import (
     Spread,
@@ -40,6 +42,12 @@ from measuring import (
 )
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
+
+FILES = {
+    "SD 1.5": "capture-sd15",
+    "SDXL": "capture-sdxl",
+    "SD 1.5, quarter width": "capture-quarter",
+}
 
 
 @dataclass(frozen=True)
@@ -289,16 +297,17 @@ def main() -> None:
         steps=(3, "denoising steps of a run"),
         rounds=(2, "runs of each way"),
         sdxl=(0, "1 for SDXL's UNet, which needs 11 GB"),
+        quarter=(0, "1 for SD 1.5's UNet at a quarter of its width"),
         memory=(1, "0 to leave out the memory, which takes one more run of each way"),
     )
     torch.set_num_threads(1)
-    name = "SDXL" if chosen.sdxl else "SD 1.5"
-    loop = Loop(build(SDXL if chosen.sdxl else SD15), chosen.size // 8, chosen.size // 8)
-    title = f"{name}'s UNet, {chosen.size}×{chosen.size}, {chosen.steps} steps, one thread"
+    which = "SDXL" if chosen.sdxl else "SD 1.5, quarter width" if chosen.quarter else "SD 1.5"
+    loop = Loop(build(ARCHITECTURES[which]), chosen.size // 8, chosen.size // 8)
+    title = f"UNet of {which}: {chosen.size}×{chosen.size}, {chosen.steps} steps, one thread"
     rows: list[Row] = []
     for rows in measure(loop, chosen.steps, chosen.rounds, memory=bool(chosen.memory)):
         # Written after each round: a round takes minutes.
-        publish(rows, title, "capture-sdxl" if chosen.sdxl else "capture-sd15", docs=chosen.docs)
+        publish(rows, title, FILES[which], docs=chosen.docs)
     columns = ("", "s a step", "adds, ms a step", "last step", "after, ms", "kept, MB")
     columns += ("memory, MB", "same bits")
     apart = [f"{row.name} {row.apart:.0e}" for row in rows if row.apart]

@@ -39,16 +39,18 @@ def capture(record: Record) -> str:
     for row in record["rows"]:
         bare = row["name"] == "no capture"
         cells = [row["name"], spread(row["step"])]
-        cells += [""] * 5 if bare else _capture_cells(row)
+        cells += [""] * 6 if bare else _capture_cells(row)
         rows.append(cells)
     columns = ("", "s a step", "adds to a step, ms", "to the last step, ms")
-    columns += ("after the run, ms", "kept, MB", "same bits")
+    columns += ("after the run, ms", "kept, MB", "memory, MB", "same bits")
     return f"{record['what']}; {_rounds(record['rows'][0]['step'])}.\n\n" + table(columns, rows)
 
 
 def _capture_cells(row: Record) -> list[str]:
     times = [spread(row[name], 1000, 0) for name in ("added", "last", "after")]
-    return [*times, f"{row['nbytes'] / 1e6:.2f}", "yes" if row["identical"] else "**no**"]
+    memory = "" if row["memory"] is None else f"{row['memory'] / 1e6:.0f}"
+    kept = f"{row['nbytes'] / 1e6:.2f}"
+    return [*times, kept, memory, "yes" if row["identical"] else "**no**"]
 
 
 def _rounds(record: Record) -> str:
@@ -142,6 +144,7 @@ def about(_: Record) -> str:
 
 TABLES: dict[str, Callable[[Record], str]] = {
     "capture-sd15": capture,
+    "capture-quarter": capture,
     "capture-sdxl": capture,
     "growth": growth,
     "pipeline": pipeline,
