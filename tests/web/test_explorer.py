@@ -239,15 +239,22 @@ def test_the_first_and_the_last_step_are_reached_from_the_whole_run(page):
     assert noise.inner_text() == "Noise remaining: 100%"
 
 
+PAUSE_AT_75 = """() => {
+    const play = document.querySelector('.play'), noise = document.querySelector('.noise');
+    const now = noise.textContent.includes('75%') && play.getAttribute('aria-label') === 'Pause';
+    if (now) play.click();
+    return now;
+}"""
+
+
 def test_play_goes_through_the_steps_and_pauses(page):
     play = page.locator(".play")
     play.click()
-    page.wait_for_function("document.querySelector('.noise').textContent.includes('75%')")
-    assert play.get_attribute("aria-label") == "Pause"
-    play.click()
-    held = page.locator(".noise").inner_text()
+    page.wait_for_function(PAUSE_AT_75)
     page.wait_for_timeout(700)
-    assert page.locator(".noise").inner_text() == held
+    settle(page)
+    assert page.locator(".noise").inner_text() == "Noise remaining: 75%"
+    assert play.get_attribute("aria-label") == "Play the steps"
     play.click()
     page.wait_for_function("document.querySelector('.noise').textContent.includes('25%')")
     page.wait_for_function("document.querySelector('.play').getAttribute('aria-label') != 'Pause'")

@@ -22,7 +22,11 @@ function scrubPart(app) {
   let timer = null, groups = [];
 
   const stop = () => { clearInterval(timer); timer = null; };
-  const go = (step) => app.look({ step });
+  /** The slider moves at once: the next key may come before the next frame. */
+  const go = (step) => {
+    if (step !== null) input.value = step;
+    app.look({ step });
+  };
   function start() {
     const last = app.data.steps.length - 1;
     go(app.step === null || app.step >= last ? 0 : app.step);
