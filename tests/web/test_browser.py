@@ -15,7 +15,7 @@ expect = sync_api.expect
 expect.set_options(timeout=20_000)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-PATIENCE = 60_000
+PATIENCE = 150_000
 APPLE = "Begin with a drawing: a red apple"
 
 

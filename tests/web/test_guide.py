@@ -57,7 +57,7 @@ def begin(opened: Opened, steps: int) -> None:
 def test_the_guide_step_by_step(chromium, shipped: Served, shots: Path) -> None:
     opened = Opened(chromium, shipped.url)
     page = opened.page
-    begin(opened, 20)
+    begin(opened, 12)
     explorer = page.locator("#studio-explorer")
     shoot(opened, shots, "light")
     words = explorer.get_by_role("group", name=re.compile("^Words"))
