@@ -85,7 +85,7 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
 
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
 
-    def preprocess(self, payload: Any) -> dict[str, Any] | None:
+    def preprocess(self, payload: Any) -> Any:
         """The parts as images, after their number and sizes were looked at.
 
         What is refused comes as a value with ``refused``, a sentence, and no pictures.
@@ -96,10 +96,10 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         reason = "" if held is None else _why_refused(held, self._limits)
         if not reason:
             try:
-                return super().preprocess(payload)  # type: ignore[return-value]
+                return super().preprocess(payload)
             except (OSError, SyntaxError, ValueError, EOFError):
                 reason = "That picture is damaged: it cannot be read to its end."
-        if payload.id is not None:
+        if payload is not None and payload.id is not None:
             self.blob_storage.pop(payload.id, None)
         return {"background": None, "layers": [], "composite": None, "refused": reason}
 

@@ -238,7 +238,8 @@ class Handlers:
             entry = await self._in(self.studio.packing, self.studio.entry, painted.run)
         except ScribbleError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from None
-        picture = Image.fromarray(painted.trace.picture)
+        pixels = painted.trace.picture
+        picture = None if pixels is None else Image.fromarray(pixels)
         return picture, self._cached("gif", gif), self._cached("analysis", analysis), entry
 
     async def _ended(self, job: Job) -> Painted:

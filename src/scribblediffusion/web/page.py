@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 
 from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE
@@ -34,9 +35,9 @@ _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 _LISTENERS = 32
 
 
-def theme() -> gr.themes.Base:
+def theme() -> Base:
     """One accent colour on quiet grey; no shadows; the system's own fonts."""
-    made = gr.themes.Base(
+    made = Base(
         primary_hue=_ACCENT,
         secondary_hue=_ACCENT,
         neutral_hue=colors.zinc,
@@ -239,13 +240,13 @@ def _file(label: str, name: str, **kwargs: Any) -> gr.Image:
 def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> None:
     """Which event calls which handler."""
     made = does.parts
-    shown = {part for part in made.values() if part is not made["starters"]}
+    shown: Any = {part for part in made.values() if part is not made["starters"]}
     # Gradio would fade and count on what waits; the status line says more.
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     order = ("board", "masked", "mask", "prompt", "steps", "guidance", "sketch_guidance", "seed")
     inputs = [made[name] for name in (*order, "model", "each_head")]
     # Asking again is fine while the views of the last run are still being drawn.
-    live = {"concurrency_limit": _LISTENERS, "trigger_mode": "multiple", **quiet}
+    live: dict[str, Any] = {"concurrency_limit": _LISTENERS, "trigger_mode": "multiple", **quiet}
     address = (
         "(run) => { if (run) history.replaceState(null, '', '?run=' + encodeURIComponent(run)) }"
     )
