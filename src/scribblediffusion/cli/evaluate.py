@@ -64,9 +64,16 @@ def dials(
     """
     from scribblediffusion.evaluate.dials import run
 
-    tried = {"text": _numbers("--text", text), "sketch": _numbers("--sketch", sketch)}
     with quiet_loading():
-        run(output, scenes=scenes, model=model, progress=progress, say=typer.echo, **tried)
+        run(
+            output,
+            scenes=scenes,
+            model=model,
+            text=_numbers("--text", text),
+            sketch=_numbers("--sketch", sketch),
+            progress=progress,
+            say=typer.echo,
+        )
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

@@ -123,7 +123,7 @@ def experiment(
         pictures, flat = pipe.decode(latents), latents.float().cpu().numpy()
         base = pictures[0]
         for i, edit in enumerate(part, 1):
-            changes = picture_change(base, pictures[i]), latent_change(flat[0], flat[i])
+            changes = picture_change(pictures[0], pictures[i]), latent_change(flat[0], flat[i])
             found.append(_outcome(trace, edit, pictures[i], *changes))
     if trace is None or base is None:
         raise SettingError("nothing was run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -83,16 +84,18 @@ def longest_stroke(sketch: Sketch) -> np.ndarray | None:
         return None
     owner = np.full(sketch.ink.shape, -1)
     for number, path in enumerate(found.paths):
-        x, y = np.clip(np.rint(path.points).astype(int), 0, owner.shape[0] - 1).T
+        x, y = np.clip(np.rint(path.points).astype(int), 0, len(owner) - 1).T
         owner[y, x] = number
-    nearest = ndimage.distance_transform_edt(owner < 0, return_distances=False, return_indices=True)
+    nearest: Any = ndimage.distance_transform_edt(
+        owner < 0, return_distances=False, return_indices=True
+    )
     longest = int(np.argmax([len(path.points) for path in found.paths]))
     return (sketch.ink > THRESHOLD) & (owner[tuple(nearest)] == longest)
 
 
 def erased(sketch: Sketch, ink: np.ndarray) -> Sketch:
     """The sketch without this ink and its soft edge."""
-    gone = ndimage.binary_dilation(ink, iterations=2) & ~(
+    gone = np.asarray(ndimage.binary_dilation(ink, iterations=2), bool) & ~(
         (sketch.ink > THRESHOLD) & ~ink  # the other strokes stay
     )
     return Sketch(np.where(gone, 0, sketch.ink), sketch.cleaning, sketch.mask)

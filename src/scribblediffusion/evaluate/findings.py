@@ -120,9 +120,11 @@ class Evidence:
         """Reads what `maps.run` left in a folder."""
         many = counts(scenes)
         names = (LOCALISATION, EFFECTS, MOMENTS_FILE)
-        parts = [Lines(folder / name).first(n) for name, n in zip(names, many, strict=True)]
+        localisation, effects, moments = (
+            Lines(folder / name).first(n) for name, n in zip(names, many, strict=True)
+        )
         about = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        return cls(about, scenes, *parts, folder)
+        return cls(about, scenes, localisation, effects, moments, folder)
 
     # ── localisation ─────────────────────────────────────────────────────────────────────────
 

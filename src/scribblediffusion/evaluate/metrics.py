@@ -45,7 +45,7 @@ def dark(picture: np.ndarray) -> np.ndarray:
 def lines(mask: np.ndarray) -> np.ndarray:
     """A dark mask without its filled areas: what an opening takes away."""
     filled = ndimage.binary_opening(mask, disk(LINE_RADIUS))
-    return mask & ~ndimage.binary_dilation(filled, disk(2))
+    return mask & ~np.asarray(ndimage.binary_dilation(filled, disk(2)), bool)
 
 
 def _near(points: np.ndarray, target: np.ndarray) -> float:

@@ -58,7 +58,8 @@ def _series(found: Found, i: int) -> dict[str, tuple[float, float, float]]:
         series["other tokens' maps there"] = _triple(found.shuffled[i])
     if found.wrong:
         series["on another object"] = _triple(found.wrong[i])
-    series["chance"] = (found.chance[i],) * 3
+    chance = found.chance[i]
+    series["chance"] = (chance, chance, chance)
     return series
 
 
@@ -139,7 +140,8 @@ def _causal_rows(evidence: Evidence) -> list[view.Bars]:
             names = {"share": "explained by its map", "control": "other words' maps"}
             series = {label: _triple(i) for k, label in names.items() if (i := found[k])}
             if found["chance"] is not None:
-                series["chance"] = (found["chance"].value,) * 3
+                chance = found["chance"].value
+                series["chance"] = (chance, chance, chance)
                 groups[f"{NAMES[kind]} {edit}"] = series
         panels.append(view.Bars(title, groups, unit="share of the change"))
     return [p for p in panels if p.groups]

@@ -107,11 +107,14 @@ class Index:
         def look(database: sqlite3.Connection) -> tuple[Run, ...]:
             whole = "select id, folder from runs where id = ?"
             rows = database.execute(whole, (run_id,)).fetchall()
-            rows = rows or database.execute(
-                "select id, folder from runs where id between ? and ? or "
-                "substr(id, -length(?)) = ? limit 2",
-                (run_id, run_id + "Z" * 26, run_id, run_id),
-            ).fetchall()
+            rows = (
+                rows
+                or database.execute(
+                    "select id, folder from runs where id between ? and ? or "
+                    "substr(id, -length(?)) = ? limit 2",
+                    (run_id, run_id + "Z" * 26, run_id, run_id),
+                ).fetchall()
+            )
             return tuple(self._read(*row) for row in rows)
 
         return self._with(look)

@@ -73,8 +73,8 @@ class Denoiser(nn.Module):
         self.sketch_encoder = SketchEncoder()
         for module in self.unet.modules():  # a new transformer changes nothing, as in LDM
             if isinstance(module, Transformer2DModel):
-                nn.init.zeros_(module.proj_out.weight)
-                nn.init.zeros_(module.proj_out.bias)
+                for parameter in module.proj_out.parameters():
+                    nn.init.zeros_(parameter)
 
     def context(
         self, batch: Batch, keep_text: Tensor, keep_sketch: Tensor

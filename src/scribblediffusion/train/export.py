@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
@@ -47,16 +48,16 @@ def sample_sheet(state: dict[str, Tensor], autoencoder: Path, count: int = 12) -
     pipe = pipeline(state, autoencoder)
     pipe.set_progress_bar_config(disable=True)
     scenes = [scene(number, split="test", seed=7) for number in range(count)]
-    pictures = pipe(
+    drawn: Any = pipe(
         [one.caption for one in scenes],
         [Sketch.from_image(255 - one.sketch) for one in scenes],
         num_inference_steps=12,
         generator=seeded(7, count),
         output_type="np",
-    ).images
+    )
     columns = [
         np.concatenate([np.repeat(255 - one.sketch[..., None], 3, -1), picture])
-        for one, picture in zip(scenes, pictures, strict=True)
+        for one, picture in zip(scenes, drawn.images, strict=True)
     ]
     rows = [np.concatenate(columns[i : i + 6], 1) for i in range(0, count, 6)]
     return Image.fromarray(np.concatenate(rows))
