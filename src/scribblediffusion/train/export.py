@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,6 +23,9 @@ from scribblediffusion.train import checkpoint
 from scribblediffusion.train.denoiser import Denoiser
 from scribblediffusion.train.scenes import scene
 from scribblediffusion.train.words import word_tokenizer
+
+#: What the libraries note about a folder on one's own disk.
+_LOCAL = {"_name_or_path", "is_local", "local_files_only"}
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:
@@ -78,8 +82,19 @@ def export(trained: Path, autoencoder: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         new = Path(temporary) / "weights"
         pipe.save_pretrained(new, safe_serialization=True)
+        _tidy(new)
         write_checksums(new)
         verify(new)
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Take out of the configurations where on this machine the parts came from."""
+    for path in folder.rglob("*.json"):
+        if path.name == "tokenizer.json":
+            continue
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept = {k: v for k, v in found.items() if k not in _LOCAL}
+        path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
