@@ -22,7 +22,7 @@ app: .venv/.ready-web
 	@.venv/bin/scribble app --port $(PORT)
 
 test: .venv/.ready-dev
-	$(RUN) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.ready-dev
 	$(RUN) -m ruff check .

@@ -112,8 +112,9 @@ def test_two_runs_that_take_turns_are_refused() -> None:
         for observer in list(pipe.observers):
             observer.run_begins(["red apple"], None, {})
         for t in pipe.scheduler.timesteps:
-            with torch.no_grad():
-                yield pipe.unet(torch.randn(3, 4, 32, 32), t, keys).sample
+            with torch.no_grad():  # left before the yield: the two generators take turns
+                sample = pipe.unet(torch.randn(3, 4, 32, 32), t, keys).sample
+            yield sample
 
     extractor = RealAttentionExtractor(pipe, layers="mid_block.*")
     with extractor:
