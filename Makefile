@@ -22,7 +22,12 @@ app: .venv/.ready-web
 	@.venv/bin/scribble app --port $(PORT)
 
 test: .venv/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+ifeq ($(ARGS),)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/web
+	$(RUN) -m pytest tests/web # alone: a browser beside another test misses its deadlines
+else
+	$(RUN) -m pytest $(ARGS)
+endif
 
 check: .venv/.ready-dev
 	$(RUN) -m ruff check .

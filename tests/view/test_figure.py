@@ -1,3 +1,5 @@
+import sys
+
 """The comprehensive analysis and the report."""
 
 import dataclasses
@@ -85,8 +87,8 @@ def test_png_svg_and_pdf_are_written_whole(summary, tmp_path):
         FigureStyle(words=0)
 
 
-def test_pyplot_is_never_touched(summary):
-    import sys
-
+def test_pyplot_is_never_touched(summary, monkeypatch):
+    # Another test of this process may have brought it in.
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     analysis_figure(summary)
     assert "matplotlib.pyplot" not in sys.modules
