@@ -1,8 +1,7 @@
-import sys
-
 """The comprehensive analysis and the report."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
