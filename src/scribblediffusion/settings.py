@@ -42,8 +42,8 @@ def check_settings(steps: Any, guidance: Any, sketch_guidance: Any) -> None:
     if not _whole(steps) or not 1 <= steps <= MAX_STEPS:
         raise SettingError(f"num_inference_steps {steps!r}: a whole number from 1 to {MAX_STEPS}")
     for name, dial in (("guidance_scale", guidance), ("sketch_guidance_scale", sketch_guidance)):
-        number = float(dial) if isinstance(dial, Real) and not isinstance(dial, bool) else math.nan
-        if not 0 <= number <= MAX_GUIDANCE:  # no number at all is not in the range either
+        number: Any = dial if isinstance(dial, Real) and not isinstance(dial, bool) else math.nan
+        if not 0 <= number <= MAX_GUIDANCE:  # what is no number is in no range
             raise SettingError(f"{name} {dial!r}: a number from 0 to {MAX_GUIDANCE:g}")
 
 

@@ -1,0 +1,18 @@
+import math
+
+import numpy as np
+import pytest
+
+from scribblediffusion.errors import SettingError
+from scribblediffusion.settings import MAX_GUIDANCE, check_settings
+
+
+@pytest.mark.parametrize("dial", [math.nan, math.inf, -1, 10**400, True, "3", None])
+def test_a_dial_out_of_range_is_named(dial):
+    with pytest.raises(SettingError, match="guidance_scale"):
+        check_settings(20, dial, 1.0)
+
+
+@pytest.mark.parametrize("dial", [0, 1.5, MAX_GUIDANCE, np.float32(3), np.int64(2)])
+def test_any_real_number_in_range_is_a_dial(dial):
+    check_settings(20, 1.0, dial)
