@@ -32,7 +32,8 @@ from measuring import (
 )
 
 from scribblediffusion import RealAttentionExtractor, ScribblePipeline, Sketch
-from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, branch_weights, seeded
+from scribblediffusion.pipeline import branch_weights
+from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE, seeded
 
 SKETCH = ROOT / "examples" / "sketches" / "mushroom.png"
 PROMPT = "a red mushroom"

@@ -33,7 +33,7 @@ from scribblediffusion.analysis.localisation import Localisation, Measures, loca
 from scribblediffusion.attention.records import Word
 from scribblediffusion.errors import ScribbleError
 from scribblediffusion.evaluate.intervals import Interval, mean_interval
-from scribblediffusion.pipeline import seeded
+from scribblediffusion.settings import seeded
 from scribblediffusion.train.scenes import Scene, scene
 
 SEED, SPLIT, OBJECTS = 2026, "test", 2

@@ -21,7 +21,7 @@ from pathlib import Path
 import orjson
 
 from scribblediffusion import RealAttentionExtractor, ScribblePipeline, Sketch
-from scribblediffusion.pipeline import seeded
+from scribblediffusion.settings import seeded
 from scribblediffusion.web.limits import Order
 from scribblediffusion.web.painter import tell_steps
 from scribblediffusion.web.worker import Failed, Finished, Job, Running

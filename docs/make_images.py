@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from scribblediffusion import AttentionTrace, RealAttentionExtractor, ScribblePipeline, Sketch
 from scribblediffusion.analysis.difference import compare
 from scribblediffusion.analysis.summary import summarise
-from scribblediffusion.pipeline import seeded
+from scribblediffusion.settings import seeded
 from scribblediffusion.view.colour import Ground, Scale, theme
 from scribblediffusion.view.comparison import comparison
 from scribblediffusion.view.evolution import Evolution

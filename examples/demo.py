@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from scribblediffusion import AttentionVisualizer, RealAttentionExtractor, ScribblePipeline, Sketch
-from scribblediffusion.pipeline import seeded
+from scribblediffusion.settings import seeded
 
 SKETCHES = Path(__file__).parent / "sketches"
 

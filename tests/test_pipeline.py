@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from scribbles import small_pipeline
 
 from scribblediffusion.errors import PromptError, SamplingError, SettingError, SketchError
-from scribblediffusion.pipeline import ScribblePipeline, branch_weights, seeded
+from scribblediffusion.pipeline import ScribblePipeline, branch_weights
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import REGIONS, Sketch
 
 
@@ -324,7 +325,8 @@ def test_saved_and_loaded_in_a_new_process_draws_the_same_bits(pipe, tmp_path):
     drawing().save(tmp_path / "sketch.png")
     script = f"""
 import numpy, torch
-from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import seeded
 pipe = ScribblePipeline.from_pretrained({str(tmp_path / "saved")!r}, device="cpu")
 pipe.set_progress_bar_config(disable=True)
 torch.set_num_threads({torch.get_num_threads()})

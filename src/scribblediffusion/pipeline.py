@@ -46,27 +46,11 @@ from scribblediffusion.settings import (
     check_settings,
     listed,
     one_each,
-    seeded,
     seeds_of,
 )
 from scribblediffusion.sketch import REGIONS, SIZE, Sketch
 
 LATENT = SIZE // 8
-
-__all__ = [
-    "GUIDANCE",
-    "SKETCH_GUIDANCE",
-    "Condition",
-    "ScribbleOutput",
-    "ScribblePipeline",
-    "Step",
-    "best_device",
-    "bfloat16_is_quick",
-    "branch_weights",
-    "check_prompts",
-    "check_settings",
-    "seeded",
-]
 
 SketchLike = Any  # a path, a PIL image, an array or a Sketch; a list of them for a batch
 

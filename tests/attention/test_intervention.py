@@ -17,7 +17,7 @@ from scribblediffusion.errors import (
     UnknownFamilyError,
     UnknownWordError,
 )
-from scribblediffusion.pipeline import seeded
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import Region
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -5,7 +5,8 @@ from scribbles import small_pipeline
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.cli.rerun import compared
-from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import Sketch
 
 

@@ -15,7 +15,7 @@ PROMPT = "a red apple above a blue kite"
 def short_run(heads: str = "mean", prompt: str = PROMPT, steps: int = 4) -> AttentionTrace:
     """One run with seed 3, through a file, as the gallery keeps it."""
     from scribblediffusion.attention.extractor import RealAttentionExtractor
-    from scribblediffusion.pipeline import seeded
+    from scribblediffusion.settings import seeded
 
     pipe = _pipeline()
     with RealAttentionExtractor(pipe, heads=heads) as extractor:

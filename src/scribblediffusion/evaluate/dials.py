@@ -18,7 +18,8 @@ import numpy as np
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.quality import Score, measure
 from scribblediffusion.evaluate.report import claimed, weights_digest
-from scribblediffusion.pipeline import ScribblePipeline, check_settings
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import check_settings
 from scribblediffusion.train.scenes import Scene, scene
 
 #: The stream of scenes: not the one that reports are made of.

@@ -19,7 +19,8 @@ from PIL import Image
 
 from scribblediffusion.evaluate.maps import Lines
 from scribblediffusion.evaluate.metrics import fidelity, fill_family
-from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import Sketch
 from scribblediffusion.train.autoencoder import to_tensor
 from scribblediffusion.train.scenes import Scene

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.quality import SEED, SETS, figures, measure, picture_file
 from scribblediffusion.model.weights import COMPONENTS, FILE, digest, shipped
-from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE, ScribblePipeline
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.train.scenes import Scene, scene
 from scribblediffusion.view.typeset import wrapped, write
 

@@ -17,7 +17,8 @@ import numpy as np
 from scribblediffusion.analysis.localisation import by_chance, measure, on_grid
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.trace import AttentionTrace, resize
-from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import REGIONS, Sketch
 from scribblediffusion.train.latents import spans
 from scribblediffusion.train.scenes import Scene, scene

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.model.weights import verify, write_checksums
-from scribblediffusion.pipeline import ScribblePipeline, seeded
+from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import Sketch
 from scribblediffusion.train import checkpoint
 from scribblediffusion.train.denoiser import Denoiser

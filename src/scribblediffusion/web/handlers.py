@@ -6,11 +6,9 @@ generator wherever it likes; nothing of torch crosses a `yield`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,29 +20,20 @@ from PIL import Image
 
 from scribblediffusion.errors import ScribbleError, SettingError, SketchError
 from scribblediffusion.gallery import Run
-from scribblediffusion.web.canvas import sheet_of, sketch_of
+from scribblediffusion.settings import SKETCH_GUIDANCE
+from scribblediffusion.web.asking import away, field_of, visitor_of
+from scribblediffusion.web.canvas import blank, drawing_of, sheet_of, sketch_of
 from scribblediffusion.web.comparison import pack_comparison
 from scribblediffusion.web.limits import Order, whole
 from scribblediffusion.web.painter import Painted
-from scribblediffusion.web.studio import Studio, new_seed
-from scribblediffusion.web.visitors import digest, new_token, token_in
+from scribblediffusion.web.shelf import Shelf
+from scribblediffusion.web.studio import Studio, new_seed, starters
 from scribblediffusion.web.worker import Failed, Finished, Job, News, Running, Waiting
 
 _log = logging.getLogger(__name__)
-_PAGE = 24
 _PAGES_KNOWN = 2000
 
 Update = dict[Any, Any]
-
-
-def visitor_of(request: gr.Request | None) -> str:
-    """Digest of who asks: the name of a login, or the cookie; a stranger without either is new."""
-    if request is None:
-        return digest(new_token())
-    if getattr(request, "username", None):
-        return digest(f"login {request.username}")
-    cookies = request.headers.get("cookie", "") if request.headers else ""
-    return digest(token_in(cookies) or new_token())
 
 
 def said(kind: str, text: str, **more: Any) -> dict[str, Any]:
@@ -85,11 +74,14 @@ class Handlers:
 
     Args:
         studio: what is behind the page.
+
+    Attributes:
         parts: name → component; updates are given by component.
+        shelf: the handlers of the gallery.
     """
 
     def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+        self.studio, self.shelf = studio, Shelf(studio)
         self.parts: dict[str, Any] = {}
         self._jobs: dict[str, Job] = {}
         self._shown: OrderedDict[str, str] = OrderedDict()
@@ -130,7 +122,7 @@ class Handlers:
     async def without(self, request: gr.Request, event: gr.EventData) -> AsyncIterator[Update]:
         """The run in the explorer once more without a word or a stroke, then both compared."""
         visitor = visitor_of(request)
-        run_id, what = _of(event, "run"), _of(event, "without")
+        run_id, what = field_of(event, "run"), field_of(event, "without")
 
         def order() -> Order:
             return self.studio.without(visitor, run_id, what if isinstance(what, dict) else {})
@@ -147,7 +139,7 @@ class Handlers:
         parts, visitor = self.parts, visitor_of(request)
         session = request.session_hash or ""
         try:
-            order = await self._in(self.studio.packing, make_order)
+            order = await away(self.studio.packing, make_order)
             job = self.studio.submit(visitor, order)
         except ScribbleError as error:
             yield {parts["status"]: said("error", str(error)), **self._idle()}
@@ -184,8 +176,8 @@ class Handlers:
         shown |= {parts["last_seed"]: painted.order.seed}
         shown |= _last_seed_button(parts, painted.order.seed)
         if compared_with is None:
-            shown[parts["explorer"]] = await self._in(studio.packing, studio.packed, run)
-            shown |= await self._in(studio.packing, self._about, run, painted.trace.picture)
+            shown[parts["explorer"]] = await away(studio.packing, studio.packed, run)
+            shown |= await away(studio.packing, self._about, run, painted.trace.picture)
             shown |= {parts["comparison_part"]: gr.update(visible="hidden")}
         else:
             shown |= await self._compared(visitor, compared_with, run.id)
@@ -217,10 +209,8 @@ class Handlers:
         Returns the picture (PNG), the evolution of its leading word (GIF), the analysis (PNG) and
         the gallery entry (JSON). A negative seed means a new one.
         """
-        from scribblediffusion.pipeline import SKETCH_GUIDANCE
-
         try:
-            order = await self._in(
+            order = await away(
                 self.studio.packing,
                 lambda: Order(
                     prompt=prompt if prompt is not None else "",
@@ -234,8 +224,8 @@ class Handlers:
             job = self.studio.submit(visitor_of(request), order)
             painted = await self._ended(job)
             self.studio.keep(painted)
-            gif, analysis = await self._in(self.studio.drawing, self.studio.views, painted.run)
-            entry = await self._in(self.studio.packing, self.studio.entry, painted.run)
+            gif, analysis = await away(self.studio.drawing, self.studio.views, painted.run)
+            entry = await away(self.studio.packing, self.studio.entry, painted.run)
         except ScribbleError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from None
         pixels = painted.trace.picture
@@ -258,14 +248,14 @@ class Handlers:
     async def visit(self, link: Any, request: gr.Request) -> AsyncIterator[Update]:
         """The page is opened: the run that its address names, if any, and the gallery."""
         visitor = visitor_of(request)
-        yield {self.parts["shelf"]: await self._in(self.studio.packing, self.shelf, visitor)}
+        yield {self.parts["shelf"]: await away(self.studio.packing, self.shelf.value, visitor)}
         if isinstance(link, str) and link:
             async for update in self._open(request, link, by_link=True):
                 yield update
 
     async def open_run(self, request: gr.Request, event: gr.EventData) -> AsyncIterator[Update]:
         """A run of the gallery: sketch, prompt, settings and explorer as they were."""
-        async for update in self._open(request, _of(event, "id"), by_link=False):
+        async for update in self._open(request, field_of(event, "id"), by_link=False):
             yield update | {self.parts["tabs"]: gr.update(selected="draw")}
 
     async def explore(self, run_id: Any, request: gr.Request) -> AsyncIterator[Update]:
@@ -280,9 +270,9 @@ class Handlers:
         session = request.session_hash or ""
         try:
             find = studio.visitors.by_link if by_link else studio.visitors.seen
-            run = await self._in(studio.packing, find, visitor, run_id)
-            shown = await self._in(studio.packing, self._restored, run)
-            shown[parts["explorer"]] = await self._in(studio.packing, studio.packed, run)
+            run = await away(studio.packing, find, visitor, run_id)
+            shown = await away(studio.packing, self._restored, run)
+            shown[parts["explorer"]] = await away(studio.packing, studio.packed, run)
         except ScribbleError as error:
             yield {parts["status"]: said("error", str(error))}
             return
@@ -338,7 +328,7 @@ class Handlers:
     async def _drawn(self, run: Run) -> Update:
         parts = self.parts
         try:
-            gif, analysis = await self._in(self.studio.drawing, self.studio.views, run)
+            gif, analysis = await away(self.studio.drawing, self.studio.views, run)
         except ScribbleError as error:
             _log.info("run %s: %s", run.id, error)
             return {parts["gif"]: None, parts["analysis"]: None}
@@ -361,7 +351,7 @@ class Handlers:
                    parts["tabs"]: gr.update(selected="draw")}  # fmt: skip
             return
         try:
-            shown = await self._compared(visitor, current, _of(event, "id"))
+            shown = await self._compared(visitor, current, field_of(event, "id"))
         except ScribbleError as error:
             shown = {parts["status"]: said("error", str(error))}
         yield shown | {parts["tabs"]: gr.update(selected="draw")}
@@ -373,7 +363,7 @@ class Handlers:
             seen = [studio.visitors.seen(visitor, one) for one in (first, second)]
             return pack_comparison(*(studio.trace(run) for run in seen))
 
-        value = await self._in(studio.packing, packed)
+        value = await away(studio.packing, packed)
         parts = self.parts
         return {
             parts["comparison"]: value,
@@ -381,76 +371,11 @@ class Handlers:
             parts["other_id"]: second,
         }
 
-    # ── the gallery ──────────────────────────────────────────────────────────────────────────
-
-    def shelf(
-        self, visitor: str, page: int = 1, words: str = "", undo: Run | None = None
-    ) -> dict[str, Any]:
-        """The value of the shelf."""
-        found = self.studio.visitors.runs(visitor, words)
-        pages = max(1, -(-len(found) // _PAGE))
-        page = min(max(1, page), pages)
-        some = found[(page - 1) * _PAGE : page * _PAGE]
-        return {
-            "runs": [_card(run) for run in some],
-            "page": page,
-            "pages": pages,
-            "total": len(found),
-            "words": words,
-            "undo": None if undo is None else {"id": undo.id, "prompt": undo.prompt},
-        }
-
-    async def show_shelf(self, value: Any, request: gr.Request) -> Any:
-        """The gallery as it is now, at the page and search where it was."""
-        page, words = _where(value)
-        return await self._in(self.studio.packing, self.shelf, visitor_of(request), page, words)
-
-    async def turn(self, request: gr.Request, event: gr.EventData) -> Any:
-        """Another page, or a search."""
-        page, words = _of(event, "page"), _of(event, "words")
-        page = page if isinstance(page, int) else 1
-        words = str(words or "")[:200]
-        try:
-            visitor = visitor_of(request)
-            return await self._in(self.studio.packing, self.shelf, visitor, page, words)
-        except ScribbleError:
-            return gr.skip()
-
-    async def remove(self, value: Any, request: gr.Request, event: gr.EventData) -> Any:
-        """Move a run of one's own to the bin."""
-        return await self._change(value, request, _of(event, "id"), restore=False)
-
-    async def restore(self, value: Any, request: gr.Request, event: gr.EventData) -> Any:
-        """Take it out of the bin again."""
-        return await self._change(value, request, _of(event, "id"), restore=True)
-
-    async def _change(self, value: Any, request: gr.Request, run_id: str, *, restore: bool) -> Any:
-        visitor, studio = visitor_of(request), self.studio
-        page, words = _where(value)
-
-        def change() -> dict[str, Any]:
-            undo = None
-            if restore:
-                binned = [run for run in studio.gallery.bin() if run.id == run_id]
-                if binned and studio.visitors.owns(visitor, binned[0]):
-                    studio.gallery.restore(run_id)
-            else:
-                undo = studio.visitors.own(visitor, run_id)
-                studio.gallery.delete(run_id)
-            return self.shelf(visitor, page, words, undo)
-
-        try:
-            return await self._in(studio.packing, change)
-        except ScribbleError:
-            return await self._in(studio.packing, self.shelf, visitor, page, words)
-
     # ── small ────────────────────────────────────────────────────────────────────────────────
 
     def pick(self, event: gr.EventData) -> tuple[Any, Any]:
         """A drawing to begin with, and its prompt."""
-        from scribblediffusion.web.studio import starters
-
-        found, number = starters(), _of(event, "number")
+        found, number = starters(), field_of(event, "number")
         if not isinstance(number, int) or not 0 <= number < len(found):
             return gr.skip(), gr.skip()
         with Image.open(found[number].file) as image:
@@ -458,8 +383,6 @@ class Handlers:
 
     def mask_board(self, masked: bool, board: Any) -> Any:
         """Shows the board on which the part that counts is painted, the drawing faintly on it."""
-        from scribblediffusion.web.canvas import blank, drawing_of
-
         if not masked:
             return gr.update(visible=False, value=blank())
         drawing = drawing_of(board) if board and not board.get("refused") else None
@@ -475,9 +398,6 @@ class Handlers:
     def _idle(self) -> Update:
         parts = self.parts
         return {parts["go"]: _able(True), parts["halt"]: _able(False)}
-
-    async def _in(self, executor: Executor, do: Callable[..., Any], *given: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(executor, do, *given)
 
 
 def _sketch(board: Any, mask: Any) -> Any:
@@ -502,25 +422,3 @@ def _seed(typed: Any) -> int:
 
 def _last_seed_button(parts: dict[str, Any], seed: int) -> Update:
     return {parts["use_seed"]: gr.update(value=f"Use last seed: {seed}", interactive=True)}
-
-
-def _of(event: gr.EventData, name: str) -> Any:
-    """A field that a page sent with an event; None where there is none."""
-    return (getattr(event, "_data", None) or {}).get(name)
-
-
-def _where(value: Any) -> tuple[int, str]:
-    """Page and words of the shelf's value, whatever a page sends for it."""
-    value = value if isinstance(value, dict) else {}
-    page, words = value.get("page"), value.get("words")
-    return (page if isinstance(page, int) else 1), (words if isinstance(words, str) else "")[:200]
-
-
-def _card(run: Run) -> dict[str, Any]:
-    seed = "" if run.seed is None else f" · seed {run.seed}"
-    return {
-        "id": run.id,
-        "prompt": run.prompt[:300],
-        "facts": f"{run.created:%d %b %Y, %H:%M}{seed}",
-        "own": True,
-    }

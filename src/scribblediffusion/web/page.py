@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 
-from scribblediffusion.pipeline import GUIDANCE, SKETCH_GUIDANCE
+from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.web import parts
 from scribblediffusion.web.canvas import SIDE, Canvas, blank
 from scribblediffusion.web.comparison import comparison
@@ -262,10 +262,10 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     made["masked"].change(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
 
     shelf = made["shelf"]
-    tab.select(does.show_shelf, [shelf], [shelf], **quiet)
-    shelf.turn(does.turn, None, [shelf], **quiet)
-    shelf.remove(does.remove, [shelf], [shelf], **quiet)
-    shelf.restore(does.restore, [shelf], [shelf], **quiet)
+    tab.select(does.shelf.show_shelf, [shelf], [shelf], **quiet)
+    shelf.turn(does.shelf.turn, None, [shelf], **quiet)
+    shelf.remove(does.shelf.remove, [shelf], [shelf], **quiet)
+    shelf.restore(does.shelf.restore, [shelf], [shelf], **quiet)
     shelf.open(does.open_run, None, shown, **live)
     shelf.compare(does.compare, [made["run_id"]], shown, **live)
     asked = "() => [new URLSearchParams(location.search).get('run') || '']"

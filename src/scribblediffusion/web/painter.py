@@ -113,7 +113,7 @@ class Painter:
 
 def tell_steps(pipe: ScribblePipeline, job: Job, extractor: RealAttentionExtractor) -> None:
     """Sample and decode one run inside the extractor's context, telling the job every step."""
-    from scribblediffusion.pipeline import seeded
+    from scribblediffusion.settings import seeded
 
     order: Order = job.order
     budget, name, frame = LiveBudget(), f"live-{id(job)}", None

@@ -1,0 +1,32 @@
+"""Who asks, what a page sent with it, and work done away from the server's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+import gradio as gr
+
+from scribblediffusion.web.visitors import digest, new_token, token_in
+
+
+def visitor_of(request: gr.Request | None) -> str:
+    """Digest of who asks: the name of a login, or the cookie; a stranger without either is new."""
+    if request is None:
+        return digest(new_token())
+    if getattr(request, "username", None):
+        return digest(f"login {request.username}")
+    cookies = request.headers.get("cookie", "") if request.headers else ""
+    return digest(token_in(cookies) or new_token())
+
+
+def field_of(event: gr.EventData, name: str) -> Any:
+    """A field that a page sent with an event; None where there is none."""
+    return (getattr(event, "_data", None) or {}).get(name)
+
+
+async def away(executor: Executor, do: Callable[..., Any], *given: Any) -> Any:
+    """The result of a function that runs in an executor's thread."""
+    return await asyncio.get_running_loop().run_in_executor(executor, do, *given)
