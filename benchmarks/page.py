@@ -8,15 +8,15 @@ Text between `<!-- measured: NAME -->` and `<!-- end -->` is written anew; all e
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from measuring import DOCS, ROOT, Spread
 
+from scribblediffusion.evaluate.page import filled
+
 PAGE = ROOT / "docs" / "costs.md"
-PLACE = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Record = dict[str, Any]
 
 
@@ -122,7 +122,7 @@ def _measures(found: Record) -> list[str]:
     return [f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]" for m in each]
 
 
-def about(_: Record) -> str:
+def about() -> str:
     """The machine and the versions, of every file that there is."""
     lines = []
     for name in TABLES:
@@ -153,26 +153,24 @@ TABLES: dict[str, Callable[[Record], str]] = {
 }
 
 
-def filled(match: re.Match[str]) -> str:
-    """A place of the page with its table; one that was not measured says so."""
-    begin, name, end = match.groups()
-    if name == "about":
-        return f"{begin}{about({})}{end}"
+def part(name: str) -> str:
+    """The table of a benchmark; one that was not measured says so."""
     file = DOCS / f"{name}.json"
     if not file.exists():
-        return f"{begin}Not measured yet.\n{end}"
+        return "Not measured yet.\n"
     record = json.loads(file.read_text())
     text = TABLES[name](record)
     if "note" in record:
         text += f"\n{record['note']}\n"
     if file.with_suffix(".png").exists():
         text += f"\n![{name}](costs/{name}.png)\n"
-    return f"{begin}{text}{end}"
+    return text
 
 
 def main() -> None:
     """Fill the page."""
-    PAGE.write_text(PLACE.sub(filled, PAGE.read_text()))
+    parts = {"about": about()} | {name: part(name) for name in TABLES}
+    PAGE.write_text(filled(PAGE.read_text(), parts))
     print(f"written: {PAGE.relative_to(ROOT)}")
 
 

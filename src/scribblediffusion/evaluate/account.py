@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from scribblediffusion.evaluate.findings import (
     typical,
 )
 from scribblediffusion.evaluate.intervals import Interval
+from scribblediffusion.evaluate.page import filled
 from scribblediffusion.evaluate.plots import plots
 from scribblediffusion.view.figure import save_figure
-
-_BLOCK = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
@@ -58,18 +56,6 @@ def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
             save_figure(figure, pictures / f"{name}.png")
         page.write_text(filled(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return parts
-
-
-def filled(page: str, parts: dict[str, str]) -> str:
-    """A page with its measured parts, ``<!-- measured: name --> … <!-- end -->``, as they are now.
-
-    Raises:
-        SettingError: the page asks for a part that there is not.
-    """
-    unknown = [name for _, name, _ in _BLOCK.findall(page) if name not in parts]
-    if unknown:
-        raise SettingError(f"measured parts {unknown}: there are {', '.join(parts)}")
-    return _BLOCK.sub(lambda m: f"{m[1]}{parts[m[2]]}{m[3]}", page)
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
