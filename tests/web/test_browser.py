@@ -38,7 +38,7 @@ class Opened:
         self.page.goto(f"{url}?__theme={theme}" + (f"&run={run}" if run else ""))
         expect(self.page.locator("#studio-board canvas").first).to_be_visible(timeout=PATIENCE)
         expect(self.page.get_by_role("button", name="Brush", exact=True)).to_be_visible()
-        self.page.wait_for_timeout(600)
+        self.page.wait_for_function("window.editor?.background_image")
 
     def _console(self, message) -> None:
         if message.type == "error":
@@ -186,6 +186,9 @@ def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served
     opened.page.get_by_role("tab", name="Gallery").click()
     card = opened.page.locator("#studio-shelf li").first
     expect(card).to_contain_text("<img src=x onerror=alert(1)>")
+    drawn = opened.page.locator("#studio-gif img")
+    opened.page.get_by_role("tab", name="Draw").click()
+    expect(drawn).to_be_visible(timeout=PATIENCE)  # nothing is under way when the page is left
     opened.visit(served.url, run=run)
     opened.status("Opened")
     expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value(evil)

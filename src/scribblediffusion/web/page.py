@@ -268,7 +268,7 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     shelf.restore(does.shelf.restore, [shelf], [shelf], **quiet)
     shelf.open(does.open_run, None, shown, **live)
     shelf.compare(does.compare, [made["run_id"]], shown, **live)
-    asked = "() => [new URLSearchParams(location.search).get('run') || '']"
+    asked = (FOLDER / "asked.js").read_text(encoding="utf-8")
     page.load(does.visit, [link], shown, js=asked, **live)
 
 
