@@ -55,6 +55,32 @@ def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pieces[:, :, 3, :5].all()
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 2), st.lists(st.booleans(), min_size=7, max_size=14), st.booleans())
+def test_keys_without_weight_are_left_out_and_nothing_else_changes(
+    batch: int, hidden: list[bool], every: bool
+) -> None:
+    """Bool masks, diffusers' −10000 and −inf; single columns in any order, groups and values."""
+    q, k, v = tensors(batch, 2, 9, 7, 4)
+    dark = torch.tensor(hidden[: 7 * batch] + [False] * (7 * batch - len(hidden))).view(batch, 7)
+    kept = folding.Kept(torch.tensor([5, 0, 3]), [slice(1, 3), torch.tensor([4, 6])])
+    p = torch.softmax(
+        (q @ k.transpose(-1, -2) / 2).masked_fill(dark[:, None, None], -torch.inf), -1
+    )
+    mine = (p if every else p.mean(1, keepdim=True)).transpose(-1, -2)
+    groups = [mine[:, :, 1:3].sum(2), mine[:, :, [4, 6]].sum(2)]
+    expected = torch.cat([mine[:, :, [5, 0, 3]], torch.stack(groups, 2)], 2)
+    biases = torch.where(dark, -10000.0, 0.0), torch.where(dark, -torch.inf, 0.0), ~dark
+    for mask in biases:
+        if bool(dark.all(-1).any()):
+            continue  # a row that sees nothing is nobody's to define
+        record, mixed = folding.fold(q, k, 0.5, mask[:, None, None], kept, every_head=every, v=v)
+        assert mixed is not None
+        assert torch.allclose(record, expected, atol=1e-6, rtol=0)
+        assert torch.allclose(mixed, p @ v, atol=1e-5)
+        assert not record[expected == 0].any()
+
+
 @pytest.mark.parametrize(
     "shape", [(2, 7), (2, 1, 7), (6, 1, 7), (2, 5, 7), (6, 5, 7), (2, 3, 5, 7), (1, 1, 1, 7)]
 )

@@ -84,8 +84,8 @@ def test_sabotage_fails_the_audit(
 
 
 def test_a_record_that_does_not_sum_to_1_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = folding._columns
-    monkeypatch.setattr(folding, "_columns", lambda p, kept: 0.999 * real(p, kept))
+    real = folding._take
+    monkeypatch.setattr(folding, "_take", lambda p, at: 0.999 * real(p, at))
     audit = audit_of("stable_diffusion")
     assert not audit.passed
     assert audit.row_sum_error == pytest.approx(1e-3, rel=1e-2)

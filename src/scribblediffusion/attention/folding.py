@@ -1,9 +1,10 @@
 """From queries and keys to the weights that are kept: ``softmax(q·kᵀ·scale + mask)``, in float32.
 
-The softmax runs over all keys, piece by piece over the places. A piece is small enough to stay in
-a processor's cache from the product to the record, which is where the time goes otherwise; on an
-accelerator pieces are larger. What is kept of each piece goes at once into the record, keys by
-places, and where the proof wants it the same weights are applied to the values.
+The softmax runs over all keys that the mask leaves any weight, piece by piece over the places. A
+piece is small enough to stay in a processor's cache from the product to the record, which is where
+the time goes otherwise; on an accelerator pieces are larger. What is kept of each piece goes at
+once into the record, keys by places, and where the proof wants it the same weights are applied to
+the values.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from scribblediffusion.attention.resample import area_matrix
 PIECE, LARGE_PIECE = 1 << 18, 1 << 24
 #: Places of the smallest piece: fewer leave vector units idle.
 _FEWEST = 64
+#: A bias so far below another leaves a key weight 0 exactly; diffusers masks with −10000.
+NO_WEIGHT = 9999.0
 
 #: Positions among the keys: a slice where they are in a row (a view), else their numbers.
 Positions = slice | Tensor
@@ -36,6 +39,18 @@ class Kept:
 
     single: Positions
     summed: Sequence[Positions] = field(default_factory=tuple)
+
+    def among(self, seen: Tensor, keys: int) -> tuple[Kept, Positions]:
+        """The same, where the softmax runs over the keys `seen` alone, and the columns of its
+        single keys; `keys` is how many there are in all.
+        """
+        place = torch.full((keys,), -1)
+        place[seen] = torch.arange(len(seen))
+        single = place[self.single]
+        summed = [positions([at for at in place[one].tolist() if at >= 0]) for one in self.summed]
+        there = single >= 0
+        columns = positions(there.nonzero()[:, 0].tolist())
+        return Kept(positions(single[there].tolist()), summed), columns
 
 
 def positions(numbers: Sequence[int], device: torch.device | None = None) -> Positions:
@@ -97,10 +112,16 @@ def fold(
     batch, heads, places, _ = q.shape
     k = k.float() * scale
     v = None if v is None else v.float()
-    record: Tensor | None = None
-    mixed = None if v is None else q.new_empty((*q.shape[:3], v.shape[3]), dtype=torch.float32)
-    size = min(places, _places_at_once(q, k.shape[2]))
-    room = q.new_empty((batch, heads, k.shape[2], size), dtype=torch.float32)
+    single, columns = slice(0, _count(kept.single)), _count(kept.single) + len(kept.summed)
+    if mask is not None and (seen := _seen(mask)) is not None:
+        kept, single = kept.among(seen, k.shape[2])
+        k, mask = k[:, :, seen], _left(mask[..., seen])
+        v = None if v is None else v[:, :, seen]
+    kind = {"dtype": torch.float32, "device": q.device}
+    record = torch.zeros((batch, heads if every_head else 1, columns, places), **kind)
+    mixed = None if v is None else torch.empty((*q.shape[:3], v.shape[3]), **kind)
+    size = max(1, min(places, _places_at_once(q, k.shape[2])))
+    room = torch.empty((batch, heads, k.shape[2], size), **kind)
     for start in range(0, places, size):
         piece = slice(start, min(start + size, places))
         here = mask if mask is None or mask.shape[2] == 1 else mask[:, :, piece]
@@ -110,26 +131,42 @@ def fold(
         p = weights(q[:, :, piece].float(), k, here, out)
         if v is not None and mixed is not None:
             mixed[:, :, piece] = p.transpose(-1, -2) @ v
-        columns = _columns(p if every_head else p.mean(dim=1, keepdim=True), kept)
-        if record is None:
-            record = columns.new_empty((*columns.shape[:3], places))
-        record[..., piece] = columns
-    if record is None:
-        raise ValueError("a layer without places has no weights")
+        p = p if every_head else p.mean(dim=1, keepdim=True)
+        into = record[..., piece]
+        into[..., single, :] = _take(p, kept.single)
+        for column, group in enumerate(kept.summed, columns - len(kept.summed)):
+            into[..., column, :] = _take(p, group).sum(-2)
     return record, mixed
+
+
+def _seen(mask: Tensor) -> Tensor | None:
+    """Positions of the keys that a mask leaves weight in some row, or None where that is all.
+
+    None as well where a mask differs between heads or places, and off the CPU, where asking would
+    make the accelerator wait.
+    """
+    if mask.device.type != "cpu" or mask.shape[1] != 1 or mask.shape[2] != 1:
+        return None
+    rows = mask[:, 0, 0]
+    if mask.dtype != torch.bool:
+        rows = rows > rows.amax(-1, keepdim=True) - NO_WEIGHT
+    seen = rows.any(0)
+    return None if bool(seen.all() | ~rows.any(-1).all()) else seen.nonzero()[:, 0]
+
+
+def _left(mask: Tensor) -> Tensor | None:
+    """A mask, or None where it changes nothing."""
+    same = mask.all() if mask.dtype == torch.bool else ~mask.any()
+    return None if bool(same) else mask
+
+
+def _count(at: Positions) -> int:
+    return at.stop - at.start if isinstance(at, slice) else len(at)
 
 
 def _places_at_once(q: Tensor, keys: int) -> int:
     most = PIECE if q.device.type == "cpu" else LARGE_PIECE
     return max(_FEWEST, most // (q.shape[0] * q.shape[1] * keys))
-
-
-def _columns(p: Tensor, kept: Kept) -> Tensor:
-    """``[…, K, S]`` → ``[…, columns, S]``."""
-    single = _take(p, kept.single)
-    if not kept.summed:
-        return single
-    return torch.cat([single, *(_take(p, g).sum(-2, keepdim=True) for g in kept.summed)], dim=-2)
 
 
 def _take(p: Tensor, at: Positions) -> Tensor:

@@ -97,9 +97,9 @@ def _done(
     asked: tuple[str | None, str | None, str | None],
     settings: dict[str, Any],
 ) -> Experiment:
+    from scribblediffusion import ScribblePipeline
     from scribblediffusion.evaluate.causal import experiment
     from scribblediffusion.evaluate.maps import words_in
-    from scribblediffusion.pipeline import ScribblePipeline
 
     with progress() as bar:
         bar.add_task("Running it again, each time with one thing changed", total=None)

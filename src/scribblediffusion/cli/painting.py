@@ -38,11 +38,10 @@ def paint(
     Returns:
         The pictures uint8 `[B, 256, 256, 3]`, and the trace or None.
     """
-    from scribblediffusion.attention.extractor import RealAttentionExtractor
-    from scribblediffusion.pipeline import ScribblePipeline
-
     with progress() as bar:
         task = bar.add_task("Loading the model", total=None)
+        from scribblediffusion import RealAttentionExtractor, ScribblePipeline  # seconds
+
         with quiet_loading():
             pipe = ScribblePipeline.from_pretrained(model)
         extractor = RealAttentionExtractor(pipe) if capture else None

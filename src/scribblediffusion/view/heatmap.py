@@ -73,21 +73,6 @@ def _from_array(picture: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-@functools.lru_cache(maxsize=64)
-def _cubic(source: int, target: int) -> Array:
-    """Weights `[target, source]` of cubic interpolation (Keys 1981, a = −½), edges repeated."""
-    at = (np.arange(target) + 0.5) * source / target - 0.5
-    left = np.floor(at).astype(int)
-    matrix = np.zeros((target, source), np.float32)
-    for offset in (-1, 0, 1, 2):
-        d = np.abs(at - (left + offset))
-        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-        column = (left + offset).clip(0, source - 1)
-        np.add.at(matrix, (np.arange(target), column), np.where(d <= 1, near, far))
-    matrix.setflags(write=False)
-    return matrix
-
-
 def enlarged(values: Array, size: tuple[int, int], smooth: bool = True) -> Array:
     """A map `[H, W]` as float32 `[height, width]` of `size` (width, height).
 
@@ -99,9 +84,8 @@ def enlarged(values: Array, size: tuple[int, int], smooth: bool = True) -> Array
     width_, height = size
     if width_ < columns or height < rows:
         return resize(values, height, width_)
-    if not smooth:
-        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
-    large = _cubic(rows, height) @ values @ _cubic(columns, width_).T
+    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    large = np.array(Image.fromarray(values).resize(size, how))
     return np.clip(large, values.min(), values.max(), out=large)
 
 

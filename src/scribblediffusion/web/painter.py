@@ -141,7 +141,7 @@ def tell_steps(pipe: ScribblePipeline, job: Job, extractor: RealAttentionExtract
 def _loaded(source: str | None) -> ScribblePipeline:
     from diffusers.utils import logging as diffusers_logging
 
-    from scribblediffusion.pipeline import ScribblePipeline
+    from scribblediffusion import ScribblePipeline
 
     diffusers_logging.disable_progress_bar()
     return ScribblePipeline.from_pretrained(source)
