@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from scribblediffusion.model.weights import shipped
-from scribblediffusion.train.batches import collate, rows_of
+from scribblediffusion.train.batches import chosen, collate, rows_of
 from scribblediffusion.train.checkpoint import CHECKPOINT
 from scribblediffusion.train.denoiser import Recipe, noise_levels
 from scribblediffusion.train.grounding import grounding_loss
-from scribblediffusion.train.latents import Shard, spans
+from scribblediffusion.train.latents import Shard, object_masks, spans
+from scribblediffusion.train.naming import said
+from scribblediffusion.train.objects import FAMILIES, known
 from scribblediffusion.train.scenes import scene
 from scribblediffusion.train.trainer import Trainer, dropped
 from scribblediffusion.train.words import word_tokenizer
@@ -88,6 +90,40 @@ def test_grounding_is_least_where_the_words_point_at_their_objects(shard):
             right[row][where] = 1.0
     even = torch.full((6, 1024, tokens), 1 / tokens)
     assert float(grounding_loss(right, batch)) < 0.2 * float(grounding_loss(even, batch))
+
+
+def test_a_batch_knows_the_nouns_and_colours_of_its_caption(shard):
+    batch = collate(shard, np.arange(6), word_tokenizer(), np.random.default_rng(0))
+    families = list(FAMILIES)
+    for row, caption in enumerate(shard.captions):
+        spans_of = {(number, what): caption[a:b] for number, what, a, b in shard.spans[row]}
+        for number in range(3):
+            noun, colour = int(batch.nouns[row, number]), int(batch.colours[row, number])
+            thing = known()[noun] if noun >= 0 else None
+            assert spans_of.get((number, "noun")) in (
+                (thing.name, *thing.also) if thing else [None]
+            )
+            assert (families[colour] if colour >= 0 else None) == spans_of.get((number, "colour"))
+
+
+def test_naming_costs_least_where_the_word_is_said_at_its_object(shard):
+    batch = collate(shard, np.arange(6), word_tokenizer(), np.random.default_rng(0))
+    masks = object_masks(batch.labels, 16).flatten(2)
+    right = torch.zeros(6, 256, len(known()))
+    for row, number in (batch.nouns >= 0).nonzero().tolist():
+        right[row, masks[row, number] > 0, batch.nouns[row, number]] = 12.0
+    every = torch.ones(6, dtype=torch.bool)
+    assert float(said(right, batch.nouns, batch, every)) < 0.5
+    assert float(said(right.roll(1, -1), batch.nouns, batch, every)) > 10
+    even = said(torch.zeros_like(right), batch.nouns, batch, every)
+    assert float(even) == pytest.approx(np.log(len(known())), rel=1e-4)
+    assert float(said(right, batch.nouns, batch, ~every)) == 0
+
+
+def test_few_scenes_of_one_object_are_used(shard):
+    alone = {i for i in range(6) if len({span[0] for span in shard.spans[i]}) == 1}
+    assert set(chosen(shard, 0.0, 0)) == set(range(6)) - alone
+    assert len(chosen(shard, 1.0, 0)) == 6
 
 
 @pytest.mark.slow

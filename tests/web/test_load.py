@@ -14,7 +14,10 @@ from running import Served, free_port
 
 pytestmark = pytest.mark.slow
 #: Three rounds until libraries are loaded, caches full and the allocator has its share.
-CLIENTS, WARM, ROUNDS = 50, 3, 5
+CLIENTS, WARM, ROUNDS = 50, 3, 6
+#: Megabytes by which the floor may rise from the first half of the rounds to the second. The
+#: allocator's own peaks come and go by as much; what leaks stays, so it raises the lowest too.
+RISE = 40
 
 
 async def ask(client: httpx.AsyncClient, url: str, number: int) -> str:
@@ -56,6 +59,6 @@ def test_fifty_clients(tmp_path: Path) -> None:
             refused = [one for one in told if one != "done"]
             assert 7 <= len(told) - len(refused) < CLIENTS
             assert all("the studio is full" in one for one in refused), refused[:3]
-        assert memory[-1] - memory[0] < 60, memory
+        assert min(memory[ROUNDS // 2 :]) - min(memory[: ROUNDS // 2]) < RISE, memory
         assert longest < 240
         assert httpx.get(served.url).status_code == 200

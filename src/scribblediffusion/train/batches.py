@@ -12,6 +12,13 @@ from torch import Tensor
 from scribblediffusion.model.tokens import tokenize
 from scribblediffusion.train.augment import freehand
 from scribblediffusion.train.latents import Shard, unpack
+from scribblediffusion.train.objects import FAMILIES, meanings
+
+#: What spans name → what their words mean, as numbers.
+VOCABULARY: dict[str, dict[str, int]] = {
+    "noun": meanings(),
+    "colour": {family: number for number, family in enumerate(FAMILIES)},
+}
 
 
 @dataclass
@@ -24,11 +31,19 @@ class Batch:
     mask: Tensor  # [B, T] bool
     labels: np.ndarray  # [B, 32, 32] uint8, as in `Shard`
     words: Tensor  # [B, 3, T] bool: tokens that name object 0, 1, 2 or its colour
+    nouns: Tensor  # [B, 3] places in `objects.known()`, −1 where there is no such object
+    colours: Tensor  # [B, 3] places in `objects.FAMILIES`, −1 where no colour is named
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+
+def chosen(data: Shard, alone: float, seed: int) -> np.ndarray:
+    """The numbers of the scenes that are used: of those of one object only a share."""
+    single = np.array([len({span[0] for span in spans}) < 2 for spans in data.spans])
+    return np.flatnonzero(~single | (np.random.default_rng(seed).random(len(data)) < alone))
 
 
 def rows_of(step: int, *, scenes: int, batch: int, seed: int) -> np.ndarray:
@@ -44,11 +59,14 @@ def collate(data: Shard, rows: np.ndarray, tokenizer: Any, rng: np.random.Genera
     ids, mask = tokenize(tokenizer, captions, crop=True)
     words = torch.zeros(len(rows), 3, ids.shape[1], dtype=torch.bool)
     offsets = tokenizer(captions, return_offsets_mapping=True)["offset_mapping"]
+    named = {what: torch.full((len(rows), 3), -1) for what in VOCABULARY}
     for row, i in enumerate(rows):
-        for number, _, start, end in data.spans[i]:
+        for number, what, start, end in data.spans[i]:
+            named[what][row, number] = VOCABULARY[what].get(captions[row][start:end], -1)
             for token, (a, b) in enumerate(offsets[row]):
                 if start <= a < b <= end:
                     words[row, number, token] = True
     latents = torch.from_numpy(data.latents[rows]).float()
     ink = torch.from_numpy(np.stack([freehand(one, rng) for one in unpack(data.ink[rows])]))
-    return Batch(latents, ink[:, None], ids, mask, data.labels[rows], words)
+    said = named["noun"], named["colour"]
+    return Batch(latents, ink[:, None], ids, mask, data.labels[rows], words, *said)

@@ -86,6 +86,22 @@ def things() -> tuple[Thing, ...]:
 
 
 @functools.cache
+def known() -> tuple[Thing, ...]:
+    """The objects that training shows."""
+    return tuple(thing for thing in things() if not thing.held_out)
+
+
+@functools.cache
+def meanings() -> dict[str, int]:
+    """What training's captions call an object → its place in `known()` (of several, the first)."""
+    found: dict[str, int] = {}
+    for number, thing in enumerate(known()):
+        for name in (thing.name, *thing.also):
+            found.setdefault(name, number)
+    return found
+
+
+@functools.cache
 def _held_out() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
     """The fixed list of what training never shows: objects, and (colour, object) pairs."""
     listed = json.loads(

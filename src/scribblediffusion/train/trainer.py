@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from scribblediffusion.errors import WeightsError
 from scribblediffusion.model.weights import FILE
 from scribblediffusion.train import checkpoint
-from scribblediffusion.train.batches import collate, rows_of
-from scribblediffusion.train.denoiser import Denoiser, Losses, Recipe, noise_levels
+from scribblediffusion.train.batches import chosen, collate, rows_of
+from scribblediffusion.train.denoiser import SHIPPED_PARTS, Denoiser, Losses, Recipe, noise_levels
 from scribblediffusion.train.latents import Shard
 from scribblediffusion.train.words import word_table, word_tokenizer
 
@@ -45,6 +45,7 @@ class Report:
         rate: images a second, all devices together.
         bands: velocity loss by noise quarter (0–¼, ¼–½, ½–¾, ¾–1); NaN where no sample fell.
         grounding: grounding loss.
+        naming: naming loss of nouns and of colours.
     """
 
     step: int
@@ -52,12 +53,13 @@ class Report:
     rate: float
     bands: tuple[float, float, float, float]
     grounding: float
+    naming: tuple[float, float]
 
     def __str__(self) -> str:
         bands = " ".join(f"{band:.3f}" for band in self.bands)
         return (
             f"step {self.step}: loss by noise {bands}, grounding {self.grounding:.3f}, "
-            f"{self.rate:.1f} images/s"
+            f"nouns {self.naming[0]:.2f}, colours {self.naming[1]:.2f}, {self.rate:.1f} images/s"
         )
 
 
@@ -75,6 +77,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16", cpu=cpu)
         torch.manual_seed(seed)
         self.recipe, self.data, self.seed, self.step = recipe, data, seed, 0
+        self.scenes = chosen(data, recipe.alone, seed)
         self.tokenizer = word_tokenizer()
         model: Any = Denoiser()
         # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
@@ -96,8 +99,8 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.step, rank])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         number = self.step * ranks + rank
-        rows = rows_of(number, scenes=len(self.data), batch=recipe.batch, seed=self.seed)
-        batch = collate(self.data, rows, self.tokenizer, rng)
+        rows = rows_of(number, scenes=len(self.scenes), batch=recipe.batch, seed=self.seed)
+        batch = collate(self.data, self.scenes[rows], self.tokenizer, rng)
         if recipe.pool > 1:
             batch.latents = F.avg_pool2d(batch.latents, recipe.pool)
         sigma = noise_levels(recipe.batch, generator)
@@ -111,7 +114,8 @@ class Trainer:
         )
         total = losses.velocity.mean() + recipe.coarse * losses.coarse
         self.optimiser.zero_grad()
-        self.accelerator.backward(total + recipe.grounding * losses.grounding)
+        words = recipe.grounding * losses.grounding + recipe.naming * losses.naming.sum()
+        self.accelerator.backward(total + words)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
@@ -152,7 +156,8 @@ class Trainer:
         if folder is None:
             self.model.prompt_encoder.set_table(word_table())
         else:
-            for name, part in self.model.named_children():
+            for name in SHIPPED_PARTS:
+                part = self.model.get_submodule(name)
                 found = part.load_state_dict(load_file(folder / name / FILE), strict=False)
                 if found.unexpected_keys:
                     raise WeightsError(
@@ -198,4 +203,6 @@ def _report(step: int, done: float, rate: float, recent: deque) -> Report:
     velocity = torch.cat([losses.velocity for _, _, losses in recent])
     bands = [float(velocity[quarter == number].mean()) for number in range(4)]
     grounding = float(torch.stack([losses.grounding for _, _, losses in recent]).mean())
-    return Report(step, done, rate, (bands[0], bands[1], bands[2], bands[3]), grounding)
+    naming = torch.stack([losses.naming for _, _, losses in recent]).mean(0)
+    quarters = bands[0], bands[1], bands[2], bands[3]
+    return Report(step, done, rate, quarters, grounding, (float(naming[0]), float(naming[1])))
