@@ -4,21 +4,26 @@
 
 On SD 1.5's UNet at a quarter of its width (the same 16 layers and 8 heads, so the record has the
 same size), 256×256, 4 steps, 9 of 77 keys used, one picture, with guidance; one of these at a time
-is varied. Runs with and without capture take turns; differences are taken step by step, in
-time of the processor on one thread.
+is varied. What capture adds is a few parts in a hundred, less than one run differs from the next
+on a shared machine; so it is timed where it happens, as the time inside its own hooks.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from architectures import KEYS, QUARTER, WORDS, Loop, build
-from measuring import INK, Spread, differences, machine, options, panels, show, write
+from measuring import INK, Spread, machine, options, panels, show, write
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
+from scribblediffusion.attention.recording import Recording
 
 STEPS = 4
 #: What is varied → its values. Words count without start and end.
@@ -37,7 +42,7 @@ class Point:
     Attributes:
         varied, value: what was varied, and its value.
         step: seconds of a step without capture.
-        added: seconds that capture adds to a step.
+        added: seconds that a step spends in the hooks of capture.
         nbytes: kept of the run.
     """
 
@@ -59,8 +64,36 @@ def case(loop: Loop, varied: str, value: int) -> tuple[Loop, int]:
     return replace(loop, batch=value), STEPS
 
 
+@contextmanager
+def hooks_timed() -> Iterator[list[float]]:
+    """Seconds that each denoiser call spends in the hooks of extractors made meanwhile."""
+    steps: list[float] = []
+
+    def timed(name: str, real: Any) -> Any:
+        @functools.wraps(real)
+        def hook(*args: Any) -> Any:
+            if name == "begins":
+                steps.append(0.0)
+            start = time.process_time()
+            try:
+                return real(*args)
+            finally:
+                steps[-1] += time.process_time() - start
+
+        return hook
+
+    hooks = {name: getattr(Recording, name) for name in ("begins", "seen", "ends")}
+    for name, real in hooks.items():
+        setattr(Recording, name, timed(name, real))
+    try:
+        yield steps
+    finally:
+        for name, real in hooks.items():
+            setattr(Recording, name, real)
+
+
 def measure(loop: Loop, varied: str, value: int, rounds: int) -> Point:
-    """One point, runs with and without capture taking turns."""
+    """One point; runs with and without capture take turns, and must make the same latents."""
     chosen, steps = case(loop, varied, value)
     bare: list[float] = []
     mine: list[float] = []
@@ -69,13 +102,13 @@ def measure(loop: Loop, varied: str, value: int, rounds: int) -> Point:
     for _ in range(rounds):
         plain = chosen(steps)
         bare += chosen.seconds
-        with RealAttentionExtractor(chosen) as extractor:
+        with hooks_timed() as added, RealAttentionExtractor(chosen) as extractor:
             latents = chosen(steps)
-        mine += chosen.seconds
+        mine += added
         nbytes = extractor.trace.nbytes
         if not torch.equal(plain, latents):
             raise SystemExit(f"{varied} {value}: capture changed the latents")
-    return Point(varied, value, Spread.of(bare), differences(mine, bare), nbytes)
+    return Point(varied, value, Spread.of(bare), Spread.of(mine), nbytes)
 
 
 def draw(points: list[Point]) -> Any:
