@@ -415,7 +415,7 @@ def _correlation(figure: Figure, canvas: Axes, page: _Page) -> None:
         text_at(canvas, left, top, "no word with a map to correlate", _BODY, colours.muted)
         return
     found = next(c for c in page.summary.correlations if c.subject.keys == word.keys)
-    title = _cut(f"“{word.name}”: each step against each", _BODY, _LEFT + _MARGIN + 40 - left)
+    title = _cut(f"“{word.name}”: step by step", _BODY, _LEFT + _MARGIN + 40 - left)
     text_at(canvas, left - 24, top - 30, title, _BODY, colours.text)
     axes = chart_at(figure, (page.width, page.height), page.colours, (left, top, 184, 184))
     matrix = np.ma.masked_invalid(found.array)
