@@ -197,6 +197,17 @@ def test_sweeping_leaves_the_living_alone(tmp_path):
     assert set(os.listdir(tmp_path / durable.TEMPORARY)) == {"gate"}
 
 
+def test_sweeping_leaves_what_is_not_ours_alone(tmp_path):
+    home = tmp_path / durable.TEMPORARY
+    (home / "mine").mkdir(parents=True)
+    (home / "mine" / "thesis.txt").write_text("x")
+    (home / "yarn.lock").touch()
+    (home / "0123456789abcdef").mkdir()
+    Gallery(tmp_path)
+    assert (home / "mine" / "thesis.txt").exists()
+    assert {p.name for p in home.iterdir()} == {"mine", "yarn.lock", "gate"}
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "day" / "run").mkdir(parents=True)
     (tmp_path / "day" / "run" / "old").touch()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ except ImportError:  # Windows has no flock: leftovers are then swept by age alo
 TEMPORARY = ".tmp"
 #: Lock files in it that are nobody's leftovers.
 LOCKS = {"gate", "index", "views"}
+#: A private folder, or its lock; whatever else lies there is somebody's own and is left alone.
+PRIVATE = re.compile(r"([0-9a-f]{16})(?:\.lock)?")
 #: Without locks, a private folder older than this many seconds has no living writer.
 ABANDONED = 24 * 3600
 
@@ -82,8 +85,8 @@ def sweep(root: Path) -> int:
         return 0
     swept = 0
     with alone(home / "gate"):
-        names = {path.name.removesuffix(".lock") for path in home.iterdir()} - LOCKS
-        for name in names:
+        found = (PRIVATE.fullmatch(path.name) for path in home.iterdir())
+        for name in {match[1] for match in found if match}:
             folder, lock = home / name, home / f"{name}.lock"
             if _is_abandoned(folder, lock):
                 _remove(folder, lock)
