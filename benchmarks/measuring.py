@@ -123,6 +123,52 @@ def ratios(mine: Sequence[float], base: Sequence[float]) -> Spread:
     return Spread.of(a / b for a, b in zip(mine, base, strict=True))
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What something took, and the most that it may take.
+
+    Attributes:
+        what: what was done.
+        clock, processor: seconds by the clock, and of the processor on all threads.
+        limit: seconds by the clock, or None.
+    """
+
+    what: str
+    clock: Spread
+    processor: Spread
+    limit: float | None = None
+
+    @classmethod
+    def of(
+        cls, what: str, work: Callable[[], Any], times: int, limit: float | None = None
+    ) -> Timed:
+        """So many calls, after one that is not counted."""
+        clock, processor = interleaved({what: work}, times)
+        return cls(what, Spread.of(clock[what]), Spread.of(processor[what]), limit)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the median is within the limit."""
+        return self.limit is None or self.clock.median <= self.limit
+
+
+def report(name: str, title: str, found: Sequence[Timed], threads: int, *, docs: bool) -> int:
+    """Print and write what was timed; the exit status, 1 where a limit was passed."""
+    rows = [
+        (
+            one.what,
+            one.clock.show(1000, 1),
+            one.processor.show(1000, 1),
+            "" if one.limit is None else f"{1000 * one.limit:.0f}",
+        )
+        for one in found
+    ]
+    show(title, ("", "ms by the clock", "ms of the processor", "limit, ms"), rows)
+    record = {"machine": machine(threads), "timed": found}
+    write(name, record, None, docs=docs)
+    return int(not all(one.kept for one in found))
+
+
 def rise_of_memory(work: Callable[[], Any]) -> int | None:
     """By how many bytes the resident memory rises at most while `work` runs; None off Linux.
 

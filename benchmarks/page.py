@@ -100,6 +100,20 @@ def startup(record: Record) -> str:
     return table(("", "seconds", "heavy packages loaded"), rows)
 
 
+def timed(record: Record) -> str:
+    """What things took, against their limits."""
+    rows = [
+        (
+            one["what"],
+            spread(one["clock"], 1000, 1),
+            spread(one["processor"], 1000, 1),
+            "" if one["limit"] is None else f"{1000 * one['limit']:.0f}",
+        )
+        for one in record["timed"]
+    ]
+    return table(("", "ms by the clock", "ms of the processor", "limit, ms"), rows)
+
+
 def rival_maps(record: Record) -> str:
     """What came of trying, and the measures."""
     tried = [(a["package"], a["how"], f"`{a['result']}`") for a in record["attempts"]]
@@ -149,6 +163,8 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "growth": growth,
     "pipeline": pipeline,
     "startup": startup,
+    "views": timed,
+    "gallery": timed,
     "rival-maps": rival_maps,
 }
 

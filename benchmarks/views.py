@@ -1,8 +1,8 @@
 """How fast pictures are drawn: GIF and analysis of a 20-step run, one overlay, and a naive rival.
 
-    python benchmarks/views.py [RUNS]
+    python benchmarks/views.py [--runs 5] [--docs]
 
-The trace has the shape of the shipped model's (20 steps, 154 keys, nine layers) with random
+The trace has the shape of the shipped model's (20 steps, 154 keys) with random
 weights. Limits: GIF and figure 1.5 s together on two cores, one overlay 5 ms with its title,
 colour bar and notes. The wall's clock is judged; CPU time tells how busy the machine was besides.
 The rival is what the first system did: matplotlib's own animation of the same three panels.
@@ -10,11 +10,10 @@ The rival is what the first system did: matplotlib's own animation of the same t
 
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measuring import Timed, options, report
 
 from scribblediffusion import AttentionVisualizer
 from scribblediffusion.attention.trace import AttentionTrace
@@ -84,49 +83,39 @@ def naive(trace: AttentionTrace, folder: Path) -> None:
     FuncAnimation(figure, draw, frames=STEPS).save(folder / "naive.gif", writer=PillowWriter(fps=5))
 
 
-def seconds(work: Callable[[], object], times: int) -> tuple[float, float]:
-    """The median of the wall's and of the CPU's time."""
-    wall, cpu = [], []
-    for _ in range(times):
-        start = time.perf_counter(), time.process_time()
-        work()
-        wall.append(time.perf_counter() - start[0])
-        cpu.append(time.process_time() - start[1])
-    return sorted(wall)[times // 2], sorted(cpu)[times // 2]
-
-
-def main(runs: int) -> int:
+def main() -> int:
     """Measure and report; 1 where a limit is passed."""
+    chosen = options(__doc__, runs=(5, "runs of the slow ones"))
     trace = random_trace()
-    heat = trace.word("apple")
+    heat, picture = trace.word("apple"), trace.picture
     with tempfile.TemporaryDirectory(prefix="scribble-") as name:
         folder = Path(name)
-        ours(trace, folder)  # imports and fonts, once for a process
-        rows = {
-            f"GIF of {STEPS} steps and analysis": (
-                *seconds(lambda: ours(trace, folder), runs),
+        found = [
+            Timed.of(
+                f"GIF of {STEPS} steps and analysis",
+                lambda: ours(trace, folder),
+                chosen.runs,
                 LIMIT,
             ),
-            "one overlay with title and bar": (
-                *seconds(lambda: overlay(heat, trace.picture, title="“apple”"), 21),
+            Timed.of(
+                "one overlay with title and bar",
+                lambda: overlay(heat, picture, title="“apple”"),
+                41,
                 OVERLAY_LIMIT,
             ),
-            "the same with the sketch over it": (
-                *seconds(
-                    lambda: overlay(heat, trace.picture, title="“apple”", sketch=trace.sketch), 21
-                ),
-                float("inf"),
+            Timed.of(
+                "the same with the sketch over it",
+                lambda: overlay(heat, picture, title="“apple”", sketch=trace.sketch),
+                41,
             ),
-            f"matplotlib animation, {STEPS} frames": (
-                *seconds(lambda: naive(trace, folder), max(1, runs // 3)),
-                float("inf"),
+            Timed.of(
+                f"matplotlib animation of {STEPS} frames, without analysis",
+                lambda: naive(trace, folder),
+                max(1, chosen.runs // 3),
             ),
-        }
-    for what, (wall, cpu, limit) in rows.items():
-        bound = "" if limit == float("inf") else f"  (limit {1000 * limit:.0f} ms)"
-        print(f"{what:34} {1000 * wall:8.1f} ms wall {1000 * cpu:8.1f} ms CPU{bound}")
-    return int(any(wall > limit for wall, _, limit in rows.values()))
+        ]
+    return report("views", "Views", found, 1, docs=chosen.docs)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 3))
+    sys.exit(main())

@@ -123,11 +123,24 @@ def blended(
     elif style.opacity == 0:
         image = as_image(picture, size)
     else:
-        image = _over(_levels(values, size, scale, style), picture, style)
+        below = as_image(picture)
+        inner = _mixing_size(values.shape, below.size, size) if style.smooth else size
+        image = _resized(_over(_levels(values, inner, scale, style), below, style), size)
     if sketch is not None:
         lines = _resized(_grey(sketch).point([(255 - v) * 4 // 5 for v in range(256)]), size)
         image = ImageChops.screen(image, Image.merge("RGB", [lines] * 3))
     return image
+
+
+def _mixing_size(
+    grid: Sequence[int], picture: tuple[int, int], size: tuple[int, int]
+) -> tuple[int, int]:
+    """Where map and picture are mixed: at the picture's size, if that loses nothing of the map.
+
+    Enlarging the mixture costs as much as enlarging the picture, and mixing far less.
+    """
+    holds = picture[0] >= 4 * grid[1] and picture[1] >= 4 * grid[0]
+    return picture if holds and picture[0] <= size[0] and picture[1] <= size[1] else size
 
 
 def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle) -> Image.Image:
@@ -136,13 +149,12 @@ def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle
     return Image.fromarray(np.minimum(levels, 255, out=levels).astype(np.uint8))
 
 
-def _over(levels: Image.Image, picture: Picture, style: HeatStyle) -> Image.Image:
+def _over(levels: Image.Image, below: Image.Image, style: HeatStyle) -> Image.Image:
     """map·(1 − a + a·picture) + b·picture·(1 − map), with a = 1 − opacity and b = a·√a.
 
     With b = a it would be the usual mixture; a smaller b keeps white paper from paling the map.
     It lies on a line between what is seen over black and what is seen over white.
     """
-    below = as_image(picture)
     greyed = Image.blend(below, below.convert("L").convert("RGB"), style.opacity)
     greyed = _resized(greyed, levels.size)
     channels = [
