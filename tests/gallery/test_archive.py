@@ -67,6 +67,7 @@ BAD = {
     "no manifest": good()[:-1],
     "unlisted file": with_extra(f"{TOP}/b.txt"),
     "missing file": [good()[0], good()[-1]],
+    "no record": good(content={**CONTENT, "run.json": b'{"created": "2026-01-02T00:00:00+00:00"}'}),
     "altered": [(good()[0][0], b"{}"), *good()[1:]],
     "longer": [good()[0], (good()[1][0], b"a" * 10_000), good()[2]],
     "damaged manifest": [*good()[:-1], (good()[-1][0], b"{}")],
@@ -96,6 +97,18 @@ def test_a_good_one_of_the_same_make_is_taken(empty, tmp_path):
     run = empty.import_zip(zipped(tmp_path / "x.zip", good()))
     assert run.name == f"2026-01-02/{TOP}"
     assert empty.verify() == ()
+
+
+def test_an_id_past_the_end_of_the_calendar_is_a_run_like_any_other(empty, tmp_path):
+    top = f"153012-x-7{'Z' * 25}"
+    undated = {**CONTENT, "run.json": b'{"prompt": "x", "created": "soon"}'}
+    with pytest.raises(GalleryError, match=r"run\.json"):
+        empty.import_zip(zipped(tmp_path / "x.zip", good(top, undated)))
+    run = empty.import_zip(zipped(tmp_path / "x.zip", good(top)))
+    (run.folder / "run.json").write_text("{}")
+    assert len(empty) == empty.rebuild() == 1
+    assert empty.get(run.id).created.year == 9999
+    assert [d.file for d in empty.verify()] == ["run.json"]
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"PK\x03\x04" + b"x" * 100])

@@ -31,8 +31,8 @@ def pack(run: Run, path: Path) -> None:
             archive.write(run.folder / name, f"{run.folder.name}/{name}")
 
 
-def unpack(path: Path, folder: Path) -> str:
-    """Write the run of a ZIP file into an empty folder; returns the name of the run's folder.
+def unpack(path: Path, folder: Path) -> Path:
+    """Write the run of a ZIP file into an empty folder; returns the run's own folder in it.
 
     Only files that the manifest lists are written, only if their names stay inside, and only if
     size and sha256 are right.
@@ -51,7 +51,7 @@ def unpack(path: Path, folder: Path) -> str:
         raise GalleryError(f"cannot import {path}: {error}") from None
 
 
-def _unpack(archive: zipfile.ZipFile, label: str, folder: Path) -> str:
+def _unpack(archive: zipfile.ZipFile, label: str, folder: Path) -> Path:
     infos = [info for info in archive.infolist() if not info.is_dir()]
     tops = {info.filename.partition("/")[0] for info in infos}
     if len(tops) != 1 or not FOLDER.fullmatch(top := tops.pop()):
@@ -66,12 +66,14 @@ def _unpack(archive: zipfile.ZipFile, label: str, folder: Path) -> str:
     if entries.keys() != members.keys():
         odd = sorted(entries.keys() ^ members.keys())[0]
         raise GalleryError(f"cannot import {label}: {odd} is missing, or not in the manifest")
+    run = folder / top
+    run.mkdir()
     for name, entry in entries.items():
-        target = folder / name
+        target = run / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _extract(archive, members[name], entry, target, label)
-    (folder / manifest.NAME).write_bytes(listing)
-    return top
+    (run / manifest.NAME).write_bytes(listing)
+    return run
 
 
 def _name(info: zipfile.ZipInfo, top: str, label: str) -> str:

@@ -8,7 +8,7 @@ import re
 import time
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,10 @@ MASK = "mask.png"
 TRACE = "trace.safetensors"
 
 #: A day's folder, and a run's folder in it: time, slug, ULID.
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-FOLDER = re.compile(r"\d{6}-[a-z0-9-]{1,40}-([0-7][0-9A-HJKMNP-TV-Z]{25})")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+FOLDER = re.compile(r"[0-9]{6}-[a-z0-9-]{1,40}-([0-7][0-9A-HJKMNP-TV-Z]{25})")
+#: The last second of the calendar that is one in every time zone; an id can tell a later time.
+_LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
 def new_id(seconds: float | None = None) -> str:
@@ -46,8 +48,9 @@ def new_id(seconds: float | None = None) -> str:
 
 
 def created_of(run_id: str) -> datetime:
-    """When a run was made, in local time, from its id."""
-    return datetime.fromtimestamp(ULID.from_str(run_id).milliseconds / 1000).astimezone()
+    """When a run was made, in local time, from its id; at the latest the end of year 9999."""
+    seconds = min(ULID.from_str(run_id).milliseconds / 1000, _LAST)
+    return datetime.fromtimestamp(seconds).astimezone()
 
 
 def slug(prompt: str) -> str:

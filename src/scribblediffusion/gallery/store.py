@@ -30,11 +30,11 @@ from scribblediffusion.gallery.manifest import Damage
 from scribblediffusion.gallery.run import (
     DAY,
     FOLDER,
+    RECORD,
     Run,
     created_of,
     folder_name,
     new_id,
-    read_record,
 )
 
 if TYPE_CHECKING:
@@ -386,15 +386,16 @@ class Gallery:
         path = Path(path)
         with durable.told_clearly(f"import {path.name}"), contextlib.ExitStack() as stack:
             place = stack.enter_context(durable.private_folder(self.root))
-            name = archive.unpack(path, place)
-            day = _day_of(place, name)
-            target = self.root / day / name
-            here = self._index.find(name[-26:])
+            run = Run.read(archive.unpack(path, place))
+            if run.damaged:
+                raise GalleryError(f"cannot import {path}: its {RECORD} is none of a run")
+            here = self._index.find(run.id)
             if here:
-                if manifest.read(here[0].folder) != manifest.read(place):
-                    raise GalleryError(f"cannot import {path}: run {here[0].id} is here, but other")
+                if manifest.read(here[0].folder) != manifest.read(run.folder):
+                    raise GalleryError(f"cannot import {path}: run {run.id} is here, but other")
                 return here[0]
-            durable.publish(place, target)
+            target = self.root / _day_of(run) / run.folder.name
+            durable.publish(run.folder, target)
         return Run.read(target)
 
     # --- inside ---------------------------------------------------------------------------------
@@ -417,10 +418,10 @@ class Gallery:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _day_of(folder: Path, name: str) -> str:
+def _day_of(run: Run) -> str:
     """The day's folder of an imported run: as it was where it was made."""
-    day = str(read_record(folder).get("created", ""))[:10]
-    return day if DAY.fullmatch(day) else f"{created_of(name[-26:]):%Y-%m-%d}"
+    day = str(run.record.get("created"))[:10]
+    return day if DAY.fullmatch(day) else f"{created_of(run.id):%Y-%m-%d}"
 
 
 def _bound(moment: date | datetime | None, days: int) -> str | None:
