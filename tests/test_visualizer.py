@@ -20,6 +20,7 @@ from scribblediffusion.errors import (
 )
 from scribblediffusion.sketch import REGIONS, Region
 from scribblediffusion.view.evolution import EvolutionStyle
+from scribblediffusion.view.figure import FigureStyle
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,29 @@ def test_asked_twice_is_drawn_once(visualizer, short, tmp_path, monkeypatch):
     visualizer.create_evolution_gif(short, PROMPT, short.sketch, tmp_path, style=light)
     assert drawn == ["gif", "figure", "gif", "gif", "gif"]
     assert png.name == "analysis.png"
+
+
+def test_a_file_shows_what_was_asked_for_last_whoever_wrote_it_before(visualizer, short, tmp_path):
+    light, dark = FigureStyle("light"), FigureStyle("dark")
+
+    def analysis(style, by=visualizer):
+        path = by.create_comprehensive_analysis(short, PROMPT, None, tmp_path, style=style)
+        return path.read_bytes()
+
+    first = analysis(light)
+    assert analysis(dark) != first
+    assert analysis(light) == first
+    analysis(dark, AttentionVisualizer(tmp_path))
+    assert analysis(light) == first
+    other = make_trace(steps=3, grid=8)
+    style = EvolutionStyle(panel=96)
+    shown = [
+        visualizer.create_evolution_gif(
+            trace, PROMPT, None, tmp_path, word="apple", style=style
+        ).read_bytes()
+        for trace in (short, other, short)
+    ]
+    assert shown[0] == shown[2] != shown[1]
 
 
 def test_words_regions_and_keys_have_files_of_their_own(visualizer, short, tmp_path):

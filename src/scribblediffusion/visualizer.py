@@ -13,9 +13,11 @@ Nothing is drawn until it is asked for, and what is asked for twice is drawn onc
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -83,6 +85,7 @@ class AttentionVisualizer:
         self._gallery: Gallery | None = None
         self._opened: dict[tuple[str, int, int], AttentionTrace] = {}
         self._runs: dict[int, _Made] = {}
+        self._drawn: dict[Path, _Drawn] = {}
 
     @property
     def gallery(self) -> Gallery:
@@ -178,8 +181,9 @@ class AttentionVisualizer:
         what = self._subject(trace, word, occurrence)
         style = style or self._evolution_style()
         path = Path(folder_path) / f"evolution-{_name(what)}.{suffix}"
-        key = (path.absolute(), what.keys, style, _mark(drawing))
-        return self._once(trace, key, lambda: _draw_evolution(trace, what, style, drawing, path))
+        how = (what.keys, style, _mark(drawing))
+        draw = functools.partial(_draw_evolution, trace, what, style, drawing, path)
+        return self._once(path, trace, how, draw)
 
     def create_comprehensive_analysis(
         self,
@@ -216,8 +220,8 @@ class AttentionVisualizer:
         style = style or FigureStyle(ground=self.ground)
         paths = [Path(folder_path) / f"analysis.{suffix}" for suffix in formats]
         for path in paths:
-            key = (path.absolute(), style, _mark(drawing))
-            self._once(trace, key, lambda p=path: self._draw_analysis(trace, drawing, style, p))
+            draw = functools.partial(self._draw_analysis, trace, drawing, style, path)
+            self._once(path, trace, (style, _mark(drawing)), draw)
         return paths[0]
 
     def process_attention_for_web(
@@ -333,12 +337,16 @@ class AttentionVisualizer:
             self._runs[id(trace)] = _Made(trace)
         return self._runs[id(trace)]
 
-    def _once(self, trace: AttentionTrace, key: Any, draw: Callable[[], Path]) -> Path:
-        """Draws a file unless this visualizer has drawn it and it is still there."""
-        files = self._made(trace).files
-        if key not in files or not files[key].exists():
-            files[key] = draw()
-        return files[key]
+    def _once(self, path: Path, trace: AttentionTrace, how: Any, draw: Callable[[], Path]) -> Path:
+        """Draws a file unless it lies there as this visualizer drew it last, of this and so."""
+        place = path.absolute()
+        last = self._drawn.pop(place, None)
+        if last is None or not last.fits(place, trace, how):
+            _make_room(self._drawn, 1000)
+            draw()
+            last = _Drawn(weakref.ref(trace), how, _state(place))
+        self._drawn[place] = last
+        return path
 
     def _summary(self, trace: AttentionTrace, drawing: Sketch | None) -> RunSummary:
         from scribblediffusion.analysis.summary import summarise
@@ -402,10 +410,32 @@ class _Made:
     """What was made of one trace, so that it is made once."""
 
     trace: AttentionTrace
-    files: dict[Any, Path] = dataclasses.field(default_factory=dict)
     summaries: dict[str, RunSummary] = dataclasses.field(default_factory=dict)
     titled: dict[str, AttentionTrace] = dataclasses.field(default_factory=dict)
     views: dict[str, WebView] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What a file shows: of which trace, how, and the file's state when it was written."""
+
+    trace: weakref.ref[AttentionTrace]
+    how: Any
+    state: tuple[int, int, int] | None
+
+    def fits(self, path: Path, trace: AttentionTrace, how: Any) -> bool:
+        """Whether the file is there, nobody wrote it anew, and it shows just this."""
+        there = self.state is not None and self.state == _state(path)
+        return there and self.trace() is trace and self.how == how
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one written later in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _make_room(kept: dict[Any, Any], most: int = 4) -> None:
