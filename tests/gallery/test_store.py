@@ -307,6 +307,23 @@ def test_delete_restore_and_empty(gallery, ten):
         gallery.restore(ten[2].id)
 
 
+def test_a_run_that_came_back_can_be_deleted_and_restored_again(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    archive = gallery.export(run.id, tmp_path)
+    gallery.delete(run.id)
+    gallery.import_zip(archive)
+    with pytest.raises(GalleryError, match="in the gallery already"):
+        gallery.restore(run.id)
+    gallery.attach(run.id, archive, "view.zip")
+    assert gallery.delete(run.id).is_dir()
+    assert [one.id for one in gallery.bin()] == [run.id] * 2
+    back = gallery.restore(run.id)
+    assert back == run
+    assert "views/view.zip" in back.files
+    assert gallery.verify() == ()
+    assert gallery.empty_bin() == 1
+
+
 def test_the_place_can_be_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("SCRIBBLE_GALLERY", str(tmp_path / "here"))
     assert Gallery().root == default_root() == tmp_path / "here"

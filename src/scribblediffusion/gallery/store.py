@@ -309,6 +309,8 @@ class Gallery:
         """Move a run to the bin; `restore` takes it out again. Returns where it is now."""
         run = self.get(run_id)
         place = self.root / BIN / run.name
+        if place.exists():  # deleted before, and imported again since
+            place = place.parent.with_name(f"{place.parent.name}.{new_id()}") / place.name
         with durable.told_clearly(f"delete run {run.id}"):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(run.folder, place)
@@ -316,15 +318,17 @@ class Gallery:
         return place
 
     def restore(self, run_id: str) -> Run:
-        """Take a run out of the bin.
+        """Take a run out of the bin; of several deletions of one run, the last.
 
         Raises:
-            GalleryError: it is not in the bin.
+            GalleryError: it is not in the bin, or it is back in the gallery already.
         """
         place = self._in_bin(str(run_id).strip().upper())
         if place is None:
             raise GalleryError(f"there is no run {str(run_id)[:60]!r} in the bin of {self.root}")
-        target = self.root / place.parent.name / place.name
+        if self._index.find(place.name[-26:]):
+            raise GalleryError(f"run {place.name[-26:]} is in the gallery already; delete it first")
+        target = self.root / place.parent.name.partition(".")[0] / place.name
         with durable.told_clearly(f"restore run {run_id}"):
             target.parent.mkdir(exist_ok=True)
             os.rename(place, target)
@@ -404,9 +408,8 @@ class Gallery:
         if len(wanted) < 4:
             return None
         found = (path for path in (self.root / BIN).glob("*/*") if FOLDER.fullmatch(path.name))
-        return next(
-            (p for p in found if p.name[-26:].startswith(wanted) or p.name.endswith(wanted)), None
-        )
+        fits = [p for p in found if p.name[-26:].startswith(wanted) or p.name.endswith(wanted)]
+        return max(fits, key=lambda p: p.parent.name, default=None)
 
     def _sweep(self) -> None:
         swept = durable.sweep(self.root)
