@@ -178,6 +178,21 @@ def test_a_sketch_without_words_still_has_a_view(visualizer):
         visualizer.process_attention_for_web(nothing, "", None)
 
 
+def test_words_that_are_silent_at_one_step_have_views(visualizer, tmp_path):
+    weights = np.full((2, 3, 4, 4), 0.3)
+    weights[0, 0] = weights[1, 1] = 0
+    weights[1, 0, 1, 1] = weights[0, 1, 2, 2] = 0.9
+    weights /= weights.sum(axis=1, keepdims=True)
+    trace = AttentionTrace.from_arrays(
+        {"l": weights[:, None, None]}, tokens=["cat", "hat", "[SEP]"]
+    )
+    with Image.open(visualizer.create_evolution_gif(trace, "", None, tmp_path)) as gif:
+        assert gif.n_frames == 2
+    assert visualizer.process_attention_for_web(trace, "", None).gif_path.exists()
+    path = visualizer.create_comprehensive_analysis(trace, "", None, tmp_path, formats=("html",))
+    assert '"silent":[0]' in path.read_text(encoding="utf-8")
+
+
 def test_a_saved_trace_is_as_good_and_is_read_once(visualizer, short, tmp_path, monkeypatch):
     path = short.save(tmp_path / "run.safetensors")
     read, load = [], AttentionTrace.load

@@ -105,6 +105,20 @@ def test_what_cannot_be_drawn_is_named(trace, evolution):
         Evolution.of(dataclasses.replace(silent, records=records), "apple")
 
 
+def test_a_step_without_weight_is_a_frame_that_says_so():
+    whole = make_trace(steps=2, grid=8)
+    records = {k: v.copy() for k, v in whole.records.items()}
+    next(iter(records.values()))[..., 3, :] = 0
+    evolution = Evolution.of(dataclasses.replace(whole, records=records), "apple")
+    assert not evolution.maps[0].any()
+    assert evolution.maps[1].sum() == pytest.approx(1)
+    panel = np.asarray(evolution.frame(0))[96 : 96 + 256, -28 - 256 : -28]
+    assert (panel == DARK.panel).all(axis=2).mean() > 0.95
+    letters = (panel != DARK.panel).any(axis=2)
+    assert letters[100:150].any()
+    assert not letters[:100].any()
+
+
 def test_long_prompts_and_every_script_stay_on_the_page(trace):
     long = "a very long word " * 40 + "苹果 😀 яблоко $x^2$ <b>\n\x00"
     prompts = (dataclasses.replace(trace.prompts[0], text=long),)

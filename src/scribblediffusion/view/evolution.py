@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from scribblediffusion.analysis.subjects import Subject, find_subject, sampling_steps
 from scribblediffusion.attention.trace import AttentionTrace, Region, Step, Word
-from scribblediffusion.errors import SettingError
+from scribblediffusion.errors import NoHeatMapError, SettingError
 from scribblediffusion.view.animation import save_animation
 from scribblediffusion.view.colour import Colour, Ground, Scale, Theme, table, theme
 from scribblediffusion.view.heatmap import (
@@ -78,7 +78,7 @@ class Evolution:
         trace: the run.
         subject: whose map it is.
         steps: one for each frame.
-        maps: `[frames, H, W]`.
+        maps: `[frames, H, W]`; all 0 at a step where the subject has no weight.
         scale: the one colour scale of all frames.
         style: how it is drawn.
         sketch: the drawing, or None.
@@ -115,13 +115,17 @@ class Evolution:
 
         Raises:
             UnknownWordError: the word is not in the prompt.
-            NoHeatMapError: it has no weight anywhere at some step.
+            NoHeatMapError: it has no weight at any step; a step without says so in its frame.
             NotRecordedError: its tokens were not recorded.
         """
         style = style or EvolutionStyle()
         subject = find_subject(trace, what, occurrence)
         steps = sampling_steps(trace)
-        maps = np.stack([subject_map(trace, subject, s.index, style.view) for s in steps])
+        maps = np.stack([_map_at(trace, subject, s.index, style.view) for s in steps])
+        if style.view == "heat_map" and not maps.any():
+            raise NoHeatMapError(
+                f"{subject.name!r} has no weight at any step (padding or masked out): no heat map"
+            )
         made = Scale.of_heat if style.view == "heat_map" else Scale.of_attention
         drawing = trace.sketch if sketch is None else sketch
         return cls(trace, subject, steps, maps, scale or made(maps), style, drawing)
@@ -214,6 +218,16 @@ def subject_map(
     return trace.word(Word(subject.name, subject.keys), view=view, step=step)
 
 
+def _map_at(
+    trace: AttentionTrace, subject: Subject, step: int, view: Literal["heat_map", "attention"]
+) -> Array:
+    """`subject_map` at one step; all 0, as the raw weights are, where there is no weight."""
+    try:
+        return subject_map(trace, subject, step, view)
+    except NoHeatMapError:
+        return subject_map(trace, subject, step, "attention")
+
+
 # --- layout ----------------------------------------------------------------------------------
 
 
@@ -302,13 +316,37 @@ def _frame(evolution: Evolution, layout: _Layout, base: Image.Image, number: int
     shown = _shown(evolution.trace, evolution.steps[number])
     if "picture" in layout.panels and shown is not None:
         _place(page, shown, layout.panels["picture"], colours)
-    left, top, right, bottom = layout.panels["map"]
-    size = fitted_box(_proportions(evolution.trace), max(right - left, bottom - top))
-    size = (min(size[0], right - left), min(size[1], bottom - top))
-    heat = blended(evolution.maps[number], shown, evolution.scale, size, evolution.style.heat)
-    _place(page, heat, layout.panels["map"], colours)
+    if evolution.maps[number].any():
+        _map(page, evolution, layout.panels["map"], number, colours)
+    else:
+        _silent(page, layout.panels["map"], colours)
     _noise(page, layout, evolution.steps, number, colours)
     return page
+
+
+def _map(page: Image.Image, evolution: Evolution, box: Box, number: int, colours: Theme) -> None:
+    left, top, right, bottom = box
+    size = fitted_box(_proportions(evolution.trace), max(right - left, bottom - top))
+    size = (min(size[0], right - left), min(size[1], bottom - top))
+    shown = _shown(evolution.trace, evolution.steps[number])
+    heat = blended(evolution.maps[number], shown, evolution.scale, size, evolution.style.heat)
+    _place(page, heat, box, colours)
+
+
+def _silent(page: Image.Image, box: Box, colours: Theme) -> None:
+    """No map, and why."""
+    left, top, right, bottom = box
+    page.paste(colours.panel, box)
+    at, room = ((left + right) / 2, (top + bottom) / 2 - 8), right - left - 8
+    write(
+        ImageDraw.Draw(page),
+        at,
+        "no weight at this step",
+        13,
+        colours.muted,
+        anchor="ma",
+        room=room,
+    )
 
 
 def _shown(trace: AttentionTrace, step: Step) -> Array | None:

@@ -329,10 +329,14 @@ def _word_rows(canvas: Axes, page: _Page) -> None:
         y = top + row * (height + 8)
         _label(canvas, page, word, y)
         for column, step in enumerate(page.steps):
+            box = (left + column * (width + 8), y, width, height)
+            if not word_maps[column].any():
+                empty_at(canvas, "no weight", box, colours)
+                continue
             shown = blended(
                 word_maps[column], _shown(page, step), scale, (width, height), page.style.heat
             )
-            image_at(canvas, shown, (left + column * (width + 8), y, width, height), colours)
+            image_at(canvas, shown, box, colours)
     _scale_bar(canvas, page, scale)
 
 

@@ -50,6 +50,7 @@ class _Scrubbed:
             "title": self.title,
             "kind": self.kind,
             "levels": base64.b64encode(levels.tobytes()).decode(),
+            "silent": np.flatnonzero(~self.maps.any(axis=(1, 2))).tolist(),
             "ticks": self.scale.ticks(),
             "unit": self.scale.unit,
         }
@@ -168,8 +169,8 @@ def _group(summary: RunSummary, subjects: Sequence[Subject], kind: str) -> list[
     for subject in subjects:
         raw = summary.maps.of(subject)
         mass = raw.sum(axis=(1, 2), keepdims=True)
-        if mass.all():
-            heat.append((subject, raw / mass))
+        if mass.any():
+            heat.append((subject, raw / np.where(mass > 0, mass, 1)))
     if not heat:
         return []
     scale = Scale.of_heat(*(maps for _, maps in heat))
