@@ -1,5 +1,7 @@
 """Pearson's r against scipy's; settled; undefined."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -26,6 +28,9 @@ def test_settled_is_where_it_stays_above_095():
     found = correlate_steps(steps_like(close, other, close, last), "cat")
     assert found.settled == 2
     assert found.verdict == "settled at noise 50 %"
+    unknown = dataclasses.replace(found, noise=(None,) * 4)
+    assert unknown.verdict == "settled at step 3"
+    assert correlate_steps(steps_like(last), "cat").verdict == "one step only"
     late = correlate_steps(steps_like(last, close, other, last), "cat")
     assert late.settled == 3
     assert "still changing" in late.verdict

@@ -16,6 +16,7 @@ from scribblediffusion.view.figure import (
     figure_image,
     save_figure,
 )
+from scribblediffusion.view.layout import AnalysisPage
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,21 @@ def texts(figure):
     return [t for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_text()]
 
 
+def stands_well(figure):
+    """No text is clipped, and none lies over another."""
+    width, height = figure.bbox.width, figure.bbox.height
+    boxes = [(t.get_window_extent(), t.get_text()) for t in texts(figure) if t.get_visible()]
+    for box, text in boxes:
+        assert box.x0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y0 >= 0, text
+        assert box.y1 <= height, text
+    for i, (a, one) in enumerate(boxes):
+        for b, other in boxes[:i]:
+            inside = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
+            assert not inside or one in "12345" or other in "12345", (one, other)
+
+
 @pytest.mark.parametrize("ground", ["light", "dark"])
 def test_everything_is_there_nothing_is_clipped_and_no_texts_overlap(summary, ground):
     figure = analysis_figure(summary, FigureStyle(ground))
@@ -38,17 +54,7 @@ def test_everything_is_there_nothing_is_clipped_and_no_texts_overlap(summary, gr
                  "closed round shape", "text", "sketch", "Pearson", "audit passed", "2.7 % of all",
                  "times the even share"):  # fmt: skip
         assert part in said
-    width, height = figure.bbox.width, figure.bbox.height
-    boxes = [(t.get_window_extent(), t.get_text()) for t in shown if t.get_visible()]
-    for box, text in boxes:
-        assert box.x0 >= 0, text
-        assert box.x1 <= width, text
-        assert box.y0 >= 0, text
-        assert box.y1 <= height, text
-    for i, (a, one) in enumerate(boxes):
-        for b, other in boxes[:i]:
-            inside = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 2
-            assert not inside or one in "12345" or other in "12345", (one, other)
+    stands_well(figure)
 
 
 def test_long_prompts_many_words_and_dollars_fit():
@@ -70,6 +76,36 @@ def test_long_prompts_many_words_and_dollars_fit():
     assert "no sketch in this trace" in said
     for text in texts(figure):
         assert text.get_window_extent().x1 <= figure.bbox.width
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("shape", [(90, 160), (160, 90), (40, 160)])
+def test_every_shape_and_any_number_of_steps_stand_well(steps, known, shape):
+    names = ["[CLS]", *(f"word{i}" for i in range(7)), "[SEP]"]
+    weights = np.random.default_rng(0).random((steps, 1, 1, 9, 8, 8)) ** 3
+    weights[0, ..., 7, :, :] = 0
+    trace = AttentionTrace.from_arrays(
+        {"l": weights / weights.sum(axis=3, keepdims=True)},
+        tokens=names,
+        pictures=(np.zeros((*shape, 3), np.uint8),),
+        sketch=np.full((256, 256), 255, np.uint8),
+        noise_remaining=None if known else [None] * steps,
+    )
+    figure = analysis_figure(summarise(trace))
+    figure_image(figure)
+    stands_well(figure)
+    said = [t.get_text() for t in texts(figure)]
+    assert ("one step only" in said) == (steps == 1)
+    assert ("Pearson's r" in said) == (steps > 1)
+    assert not any("not known" in text for text in said)
+
+
+def test_the_sketch_keeps_its_own_proportions(trace):
+    wide = dataclasses.replace(trace, pictures=(np.zeros((90, 160, 3), np.uint8),), previews=None)
+    page = AnalysisPage.of(summarise(wide), FigureStyle())
+    assert page.sketch[2] == page.sketch[3]
+    assert page.picture[2] / page.picture[3] == pytest.approx(16 / 9, abs=0.02)
 
 
 def test_png_svg_and_pdf_are_written_whole(summary, tmp_path):

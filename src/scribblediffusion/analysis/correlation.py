@@ -67,12 +67,16 @@ class StepCorrelation(Printed):
 
     @property
     def verdict(self) -> str:
-        """When it settled, in words."""
+        """When it settled, in words; steps are counted from 1 where their noise is not known."""
+        if len(self.steps) == 1:
+            return "one step only"
         if self.settled is None:
             return "undefined: the last map is constant"
-        if self.settled == len(self.steps) - 1 and len(self.steps) > 1:
+        if self.settled == len(self.steps) - 1:
             return "still changing at the last step"
-        return f"settled at noise {noise_words(self.noise[self.settled])}"
+        noise = self.noise[self.settled]
+        when = f"step {self.settled + 1}" if noise is None else f"noise {noise_words(noise)}"
+        return f"settled at {when}"
 
     def table(self) -> Table:
         """The correlation of each step with the last."""
