@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 from painted import make_trace
+from written import Written
 
 from scribblediffusion.analysis.difference import compare
 from scribblediffusion.view.comparison import WORDS, comparison
@@ -27,6 +28,14 @@ def test_the_maps_are_those_of_the_words(small):
     for word in found.words:
         assert word.before.sum() == pytest.approx(1)
         assert np.allclose(word.after - word.before, word.change)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (60, 256), (256, 60)])
+def test_the_text_of_every_shape_stands_well(monkeypatch, small, shape):
+    written = Written(monkeypatch)
+    one = dataclasses.replace(small, pictures=(np.zeros((*shape, 3), np.uint8),))
+    said = written.stands_well(comparison(compare(one, one), one, one))
+    assert "change" in said
 
 
 def test_many_words_are_cut_to_those_that_moved_most(small):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from painted import make_trace
 from PIL import Image
+from written import Written
 
-from scribblediffusion.attention.trace import Step
+from scribblediffusion.attention.trace import AttentionTrace, Step
 from scribblediffusion.errors import NoHeatMapError, SettingError, UnknownWordError
 from scribblediffusion.sketch import Region
 from scribblediffusion.view.colour import DARK, table
@@ -88,6 +89,30 @@ def test_non_square_pictures_and_several_calls_a_step(trace):
     assert [s.index for s in evolution.steps] == list(range(10))
     assert evolution.frame(0).size[0] > evolution.frame(0).size[1]
     np.testing.assert_array_equal(evolution.maps[1], doubled.word("red", step=1))
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (144, 256), (256, 144), (60, 256), (256, 60)])
+@pytest.mark.parametrize("held", ["everything", "no previews", "no sketch", "neither", "maps"])
+@pytest.mark.parametrize("panel", [None, 96])
+def test_the_text_of_every_shape_stands_well(monkeypatch, shape, held, panel):
+    steps = 12
+    weights = np.random.default_rng(0).random((steps, 1, 1, 2, 4, 4))
+    picture = np.zeros((*shape, 3), np.uint8)
+    trace = AttentionTrace.from_arrays(
+        {"l": weights / weights.sum(axis=3, keepdims=True)},
+        tokens=["cat", "[SEP]"],
+        prompt="a cat of many words " * 9,
+        picture_size=shape,
+        noise_remaining=[None] * steps,
+        sketch=None if held in ("no sketch", "neither", "maps") else picture[..., 0],
+        pictures=() if held == "maps" else (picture,),
+        previews=np.stack([picture] * steps) if held in ("everything", "no sketch") else None,
+    )
+    written = Written(monkeypatch)
+    evolution = Evolution.of(trace, "cat", style=EvolutionStyle(panel=panel))
+    said = written.stands_well(evolution.frame(steps - 1))
+    assert "Noise remaining: not known" in said
+    assert evolution.missing == "" or evolution.missing in said
 
 
 def test_what_cannot_be_drawn_is_named(trace, evolution):

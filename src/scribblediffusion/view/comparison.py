@@ -24,6 +24,8 @@ WEAKER, STRONGER = (70, 160, 240), (246, 146, 40)
 #: At most so many words are drawn: those that moved most.
 WORDS = 8
 _MARGIN, _GAP, _TOP, _LABEL, _SIDE, _FOOT = 28, 16, 104, 132, 200, 104
+#: A row is at least so high, and a map so wide, that what is written beside and below fits.
+_ROW, _COLUMN = 70, 120
 
 
 def comparison(
@@ -50,10 +52,11 @@ def comparison(
     moved = sorted(difference.words, key=lambda w: -w.moved)[:WORDS]
     words = [word for word in difference.words if word in moved]
     cell = fitted_box(_proportions(first), _SIDE)
-    width = 2 * _MARGIN + _LABEL + 3 * (cell[0] + _GAP) - _GAP
-    height = _TOP + max(1, len(words)) * (cell[1] + _GAP) + _FOOT
+    box = max(cell[0], _COLUMN), max(cell[1], _ROW)
+    width = 2 * _MARGIN + _LABEL + 3 * (box[0] + _GAP) - _GAP
+    height = _TOP + max(1, len(words)) * (box[1] + _GAP) + _FOOT
     page = Image.new("RGB", (width, height), colours.ground)
-    _header(page, difference, cell, colours)
+    _header(page, difference, box, colours)
     if not words:
         draw = ImageDraw.Draw(page)
         message = "no word is in both prompts with a map in both"
@@ -61,7 +64,7 @@ def comparison(
         return page
     heat, change = _scales(words)
     for row, word in enumerate(words):
-        top = _TOP + row * (cell[1] + _GAP)
+        top = _TOP + row * (box[1] + _GAP)
         _label(page, word, top, colours)
         images = [
             blended(word.before, first.picture, heat, cell, style),
@@ -69,9 +72,9 @@ def comparison(
             _changed(word.change, change, cell, colours),
         ]
         for column, image in enumerate(images):
-            page.paste(image, (_left(column, cell), top))
+            page.paste(image, (_left(column, box), top))
     left_out = len(difference.words) - len(words)
-    _foot(page, (heat, change), cell, style, left_out, colours)
+    _foot(page, (heat, change), box, style, left_out, colours)
     return page
 
 
@@ -88,12 +91,12 @@ def _scales(words: list[WordDifference]) -> tuple[Scale, Scale]:
     return heat, Scale.of_heat(*(np.abs(word.change) for word in words))
 
 
-def _left(column: int, cell: tuple[int, int]) -> int:
-    return _MARGIN + _LABEL + column * (cell[0] + _GAP)
+def _left(column: int, box: tuple[int, int]) -> int:
+    return _MARGIN + _LABEL + column * (box[0] + _GAP)
 
 
 def _header(
-    page: Image.Image, difference: TraceDifference, cell: tuple[int, int], colours: Theme
+    page: Image.Image, difference: TraceDifference, box: tuple[int, int], colours: Theme
 ) -> None:
     draw, room = ImageDraw.Draw(page), page.width - 2 * _MARGIN
     for line, (name, prompt) in enumerate(
@@ -102,7 +105,7 @@ def _header(
         text = f"{name}: “{prompt}”" if prompt else f"{name}: no prompt"
         write(draw, (_MARGIN, 20 + 24 * line), text, 17, colours.text, room=room)
     for column, name in enumerate(("before", "after", "change")):
-        write(draw, (_left(column, cell), _TOP - 24), name, 13, colours.muted, room=cell[0])
+        write(draw, (_left(column, box), _TOP - 24), name, 13, colours.muted, room=box[0])
 
 
 def _label(page: Image.Image, word: WordDifference, top: int, colours: Theme) -> None:
@@ -125,21 +128,21 @@ def _changed(change: Array, scale: Scale, size: tuple[int, int], colours: Theme)
 def _foot(
     page: Image.Image,
     scales: tuple[Scale, Scale],
-    cell: tuple[int, int],
+    box: tuple[int, int],
     style: HeatStyle,
     left_out: int,
     colours: Theme,
 ) -> None:
     draw, top = ImageDraw.Draw(page), page.height - _FOOT + 4
     heat, change = scales
-    both = 2 * cell[0] + _GAP
-    colour_bar(page, (_left(0, cell), top), both, heat, style.colours, colours)
-    ends = np.linspace(-1, 1, cell[0])[None].repeat(12, 0) * change.top
-    left = _left(2, cell)
-    page.paste(_changed(ends, change, (cell[0], 12), colours), (left, top))
+    both = 2 * box[0] + _GAP
+    colour_bar(page, (_left(0, box), top), both, heat, style.colours, colours)
+    ends = np.linspace(-1, 1, box[0])[None].repeat(12, 0) * change.top
+    left = _left(2, box)
+    page.paste(_changed(ends, change, (box[0], 12), colours), (left, top))
     most = f"{change.top * change.factor:.1f}"
     for at, text, anchor in ((0, f"−{most}", "la"), (0.5, "0", "ma"), (1, f"+{most}", "ra")):
-        place = (left + at * cell[0], top + 17)
+        place = (left + at * box[0], top + 17)
         write(draw, place, text, 13, colours.muted, anchor=anchor)
     notes = [f"{heat.unit}; one scale for all maps, another for all changes"]
     notes += [f"{left_out} more shared words moved less"] if left_out else []

@@ -38,6 +38,10 @@ from scribblediffusion.view.typeset import write
 Array = np.ndarray[Any, np.dtype[Any]]
 Box = tuple[int, int, int, int]
 _MARGIN, _GAP, _TOP = 28, 20, 96
+#: A panel is at least so wide, by how many there are: what is written below fits.
+_LEAST = {1: 380, 2: 190, 3: 150}
+#: Room that the noise and the count of steps need in one row.
+_BESIDE = 420
 
 
 @dataclass(frozen=True)
@@ -233,10 +237,15 @@ def _map_at(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything is, in pixels."""
+    """Where everything is, in pixels.
+
+    The noise is told below sketch and picture, beside the colour bar; where that is too narrow, on
+    rows of its own above the bar, both as wide as the page.
+    """
 
     size: tuple[int, int]
     panels: dict[str, Box]
+    stacked: bool
 
     @classmethod
     def of(cls, evolution: Evolution) -> _Layout:
@@ -246,27 +255,30 @@ class _Layout:
         names.append("map")
         longest = evolution.style.panel or {1: 420, 2: 320, 3: 256}[len(names)]
         width, height = fitted_box(_proportions(trace), longest)
-        width = max(width, 300 if len(names) == 1 else 150)
+        width = max(width, _LEAST[len(names)])
         step = width + _GAP
         panels = {
             name: (_MARGIN + i * step, _TOP, _MARGIN + i * step + width, _TOP + height)
             for i, name in enumerate(names)
         }
-        foot = 136 if len(names) > 1 else 226
-        return cls((2 * _MARGIN + len(names) * step - _GAP, _TOP + height + foot), panels)
+        stacked = (len(names) - 1) * step - _GAP < _BESIDE
+        size = 2 * _MARGIN + len(names) * step - _GAP, _TOP + height + (234 if stacked else 136)
+        return cls(size, panels, stacked)
 
     @property
     def noise(self) -> Box:
         """Where the noise label and its track are."""
         boxes = list(self.panels.values())
-        last = boxes[-2] if len(boxes) > 1 else boxes[0]
+        last = boxes[-1] if self.stacked else boxes[-2]
         return boxes[0][0], boxes[0][3] + 42, last[2], boxes[0][3] + 100
 
     @property
     def bar(self) -> tuple[int, int, int]:
         """Left, top and length of the colour bar."""
         left, _, right, bottom = self.panels["map"]
-        return left, bottom + (42 if len(self.panels) > 1 else 116), right - left
+        if self.stacked:
+            return _MARGIN, bottom + 124, right - _MARGIN
+        return left, bottom + 42, right - left
 
 
 def _proportions(trace: AttentionTrace) -> tuple[int, int]:
@@ -376,7 +388,7 @@ def _noise(
     draw = ImageDraw.Draw(page)
     write(draw, (left, top), str(steps[number]), 24, colours.text)
     counted = f"step {number + 1} of {len(steps)}"
-    if right - left > 400:
+    if right - left >= _BESIDE:
         write(draw, (right, top + 9), counted, 14, colours.muted, anchor="ra")
     else:
         write(draw, (left, top + 52), counted, 14, colours.muted)
