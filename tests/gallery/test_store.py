@@ -372,6 +372,14 @@ def test_export_and_import(gallery, trace, tmp_path):
     assert gallery.import_zip(archive) == run
 
 
+@pytest.mark.parametrize("moment", [0, 5_000_000_000])
+def test_files_of_any_date_are_exported(gallery, trace, tmp_path, moment):
+    run = gallery.add(trace)
+    os.utime(run.folder / "run.json", (moment, moment))
+    archive = gallery.export(run.id, tmp_path)
+    assert Gallery(tmp_path / "other").import_zip(archive).record == run.record
+
+
 def test_a_damaged_run_is_not_exported(gallery, trace, tmp_path):
     run = gallery.add(trace)
     run.image.write_bytes(b"x")

@@ -26,7 +26,10 @@ def pack(run: Run, path: Path) -> None:
     damages = manifest.verify(run.folder, run.id)
     if damages:
         raise GalleryError(f"cannot export run {run.id}: it is damaged: {damages[0]}")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    # ZIP knows the years 1980 to 2107; a file of another date is a run's as well.
+    with zipfile.ZipFile(
+        path, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False
+    ) as archive:
         for name in (*manifest.read(run.folder), manifest.NAME):
             archive.write(run.folder / name, f"{run.folder.name}/{name}")
 
