@@ -1,8 +1,9 @@
+import json
 import zipfile
 
 import pytest
 
-from scribblediffusion.gallery import Gallery
+from scribblediffusion.gallery import Gallery, manifest
 
 
 @pytest.fixture
@@ -72,6 +73,18 @@ def test_show_tells_everything(scribble, run):
     for part in (run.id, "a red apple above a blue kite", "seed", "100 % to", "trace.safetensors",
                  "audit", str(run.folder)):  # fmt: skip
         assert part in said
+
+
+@pytest.mark.parametrize("odd", [[1], "x", 7, {"a": [None]}, [[1], {"noise_remaining": "x"}]])
+def test_show_takes_records_of_any_kind(scribble, gallery, small_trace, tmp_path, odd):
+    run = gallery.add(small_trace)
+    names = ("settings", "steps", "versions", "audit")
+    record = {**run.record, **dict.fromkeys(names, odd)}
+    (run.folder / "run.json").write_text(json.dumps(record))
+    manifest.write(run.folder)
+    done = scribble("gallery", "show", run.id)
+    assert done.status == 0
+    assert run.id in done.out
 
 
 def test_show_of_a_damaged_run_names_the_damage(scribble, run):

@@ -180,6 +180,13 @@ def test_prompts_never_become_paths(tmp_path, prompt):
 
 
 @pytest.mark.parametrize("prompt", NASTY)
+def test_runs_with_traces_keep_any_prompt(gallery, prompt):
+    run = gallery.add(tiny_trace(prompt))
+    assert run.prompt == gallery.open(run.id).prompt == prompt
+    assert gallery.verify() == ()
+
+
+@pytest.mark.parametrize("prompt", NASTY)
 def test_slugs(prompt):
     assert 1 <= len(slug(prompt)) <= 40
     assert set(slug(prompt)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")

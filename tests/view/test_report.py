@@ -53,6 +53,13 @@ def test_a_hostile_prompt_stays_text_in_the_report():
     embedded(page)
 
 
+def test_half_a_character_can_be_written(tmp_path):
+    trace = make_trace(steps=1, grid=8)
+    prompts = (dataclasses.replace(trace.prompts[0], text="a \ud800 kite"),)
+    path = save_report(summarise(dataclasses.replace(trace, prompts=prompts)), tmp_path / "a.html")
+    assert "<h1>“a ? kite”</h1>" in path.read_text(encoding="utf-8")
+
+
 def test_a_report_without_pictures_or_words_is_still_one(bare_trace):
     assert embedded(report_html(summarise(bare_trace)))["pictures"] == [None, None]
     half = np.full((2, 1, 1, 2, 4, 4), 0.5)

@@ -99,7 +99,7 @@ def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
         tensors["previews"] = trace.previews
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     header = {"sha256": _BLANK, "schema": SCHEMA} | _header(trace)
-    text = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(header, allow_nan=False)  # escapes keep any prompt, lone surrogates included
     data = serialise(tensors, {_KIND: text})
     digest = hashlib.sha256(data).hexdigest()
     return data.replace(_field(_BLANK), _field(digest), 1)
@@ -275,6 +275,7 @@ def _prompt(values: dict[str, Any]) -> Prompt:
         tuple(Word(**(word | {"keys": tuple(word["keys"])})) for word in values["words"]),
         tuple(values["truncated"]),
         values["named"],
+        values.get("decoded", False),  # older files do not say
     )
 
 

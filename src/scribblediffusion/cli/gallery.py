@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ from scribblediffusion.errors import GalleryError, InputError
 if TYPE_CHECKING:
     from scribblediffusion.gallery import Damage, Gallery, Page, Run
 
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 RunName = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN", help=RUN_HELP)]
 
@@ -252,19 +253,30 @@ def _known(run: Run) -> Iterator[tuple[str, str]]:
     except GalleryError as error:
         yield "record", str(error)
         return
-    for name, value in (record.get("settings") or {}).items():
+    for name, value in _part(record, "settings", dict).items():
         if value is not None:
             yield str(name).replace("_", " "), readable(value)
-    steps = [s.get("noise_remaining") for s in record.get("steps") or []]
-    known = [f"{100 * n:.0f} %" for n in (steps[:1] + steps[-1:]) if n is not None]
-    noise = f", noise remaining {' to '.join(known)}" if known else ""
+    steps = _part(record, "steps", list)
     if steps:
+        known = [f"{100 * n:.0f} %" for n in map(_noise, (steps[0], steps[-1])) if n is not None]
+        noise = f", noise remaining {' to '.join(known)}" if known else ""
         early = "" if record.get("complete", True) else ", ended early"
         yield "steps", f"{len(steps)}{noise}{early}"
-    for name, value in (record.get("versions") or {}).items():
+    for name, value in _part(record, "versions", dict).items():
         yield str(name), readable(value)
-    audit = record.get("audit") or {}
-    yield "audit", readable(audit.get("says", "none was made"))
+    yield "audit", readable(_part(record, "audit", dict).get("says", "none was made"))
+
+
+def _part(record: dict[str, Any], name: str, kind: type[Kind]) -> Kind:
+    """A part of a record; empty where it is not what we write: a run may come from anybody."""
+    part = record.get(name)
+    return part if isinstance(part, kind) else kind()
+
+
+def _noise(step: object) -> float | None:
+    """The noise remaining that a step's record tells."""
+    noise = step.get("noise_remaining") if isinstance(step, dict) else None
+    return float(noise) if isinstance(noise, int | float) and 0 <= noise <= 1 else None
 
 
 def _files(run: Run) -> Iterator[tuple[str, str]]:

@@ -80,7 +80,8 @@ def report_html(summary: RunSummary, style: FigureStyle | None = None) -> str:
         **{name: _css(getattr(colours, name)) for name in ("ground", "panel", "text", "muted")},
         "accent": _css(colours.accent),
     }
-    return Template(_PAGE.read_text(encoding="utf-8")).substitute(values)
+    page = Template(_PAGE.read_text(encoding="utf-8")).substitute(values)
+    return page.encode("utf-8", "replace").decode()  # a prompt may hold half a character
 
 
 def save_report(
