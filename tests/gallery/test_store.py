@@ -105,6 +105,12 @@ def test_a_staged_folder_is_published_with_its_views(gallery, trace):
     assert len(gallery) == 1
 
 
+def test_a_folder_staged_without_a_prompt_takes_the_traces(gallery, trace):
+    assert gallery.add(trace, folder=gallery.stage("")).prompt == "a red apple"
+    assert gallery.add(trace, folder=gallery.stage("a pear")).prompt == "a pear"
+    assert gallery.add(gallery.stage("")).prompt == ""
+
+
 def test_a_folder_with_a_trace_is_a_run(gallery, trace, tmp_path):
     (tmp_path / "made").mkdir()
     trace.save(tmp_path / "made" / "trace.safetensors")

@@ -36,6 +36,8 @@ def fill(
         from scribblediffusion.attention.trace import AttentionTrace
 
         trace = AttentionTrace.load(place / TRACE)
+    if not said.get("prompt"):  # staged without one: the trace's own counts
+        said.pop("prompt", None)
     record = record_of(trace) if trace is not None else {"prompt": "", "seed": None, "settings": {}}
     merged = {**record["settings"], **said.pop("settings", {}), **plain(settings)}
     record = {**record, **said, "settings": merged}
