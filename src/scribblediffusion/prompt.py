@@ -68,11 +68,13 @@ class Reading:
         text: The prompt as written where it was known, else as decoded.
         pieces: Every token in order, special ones and padding included.
         words: Every word of the text in order, cut off or not.
+        decoded: True where the text was decoded: its spaces may not be those that were written.
     """
 
     text: str
     pieces: tuple[Piece, ...]
     words: tuple[ReadWord, ...]
+    decoded: bool = False
 
     @property
     def truncated(self) -> tuple[str, ...]:
@@ -102,15 +104,17 @@ def read(tokenizer: Any, ids: Sequence[int], candidates: Iterable[str] = ()) -> 
         Pieces for every id, words with the positions of their tokens.
     """
     ids = [int(i) for i in ids]
-    padding = _padding(tokenizer, ids)
+    padding, decoded = _padding(tokenizer, ids), False
     for text in candidates:
         spans = _spans_of_text(tokenizer, text, ids, padding)
         if spans is not None:
             break
     else:
         text, spans = _spans_by_decoding(tokenizer, ids, padding)
+        decoded = True
     pieces = _pieces(tokenizer, ids, text, spans, padding)
-    return Reading(text, pieces, _words(text, pieces, _limit(tokenizer, text, spans)))
+    words = _words(text, pieces, _limit(tokenizer, text, spans))
+    return Reading(text, pieces, words, decoded)
 
 
 def _padding(tokenizer: Any, ids: Sequence[int]) -> set[int]:

@@ -303,7 +303,7 @@ def _record(found: Sequence[_Fit], beside: Sequence[_Fit], length: int) -> Promp
     # A key that is padding for one encoder may stand for a word of the other's prompt.
     used = {key for word in words for key in word.keys}
     tokens = tuple(replace(t, padding=t.padding and t.key not in used) for t in tokens)
-    return Prompt(prompt.text, tokens, words, prompt.truncated)
+    return replace(prompt, tokens=tokens, words=words)
 
 
 def _also(words: Sequence[Word], more: Sequence[Word]) -> tuple[Word, ...]:
@@ -322,15 +322,7 @@ def _with_keys(reading: Reading, where: dict[int, int]) -> tuple[Reading, list[i
     kept = [i for i in range(len(reading.pieces)) if i in key_of]
     number = {i: n for n, i in enumerate(kept)}
     words = tuple(
-        type(w)(
-            w.text,
-            tuple(number[i] for i in w.tokens if i in number),
-            w.occurrence,
-            w.start,
-            w.whole,
-        )
-        for w in reading.words
+        replace(w, tokens=tuple(number[i] for i in w.tokens if i in number)) for w in reading.words
     )
-    return Reading(reading.text, tuple(reading.pieces[i] for i in kept), words), [
-        key_of[i] for i in kept
-    ]
+    pieces = tuple(reading.pieces[i] for i in kept)
+    return replace(reading, pieces=pieces, words=words), [key_of[i] for i in kept]

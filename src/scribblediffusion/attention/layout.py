@@ -121,7 +121,7 @@ class KeyLayout:
         prompts = []
         for reading in readings:
             text = prompt_record([(reading, range(text_length))])
-            prompts.append(Prompt(text.text, text.tokens + sketch, text.words, text.truncated))
+            prompts.append(replace(text, tokens=text.tokens + sketch))
         return cls(streams, tuple(prompts), keyed, branches, picture_size)
 
 
@@ -156,4 +156,5 @@ def prompt_record(
         tuple(sorted(tokens, key=lambda t: t.key)),
         tuple(word for _, word in ordered if word.keys),
         tuple(word.text for name, word in ordered if name not in seen_whole),
+        decoded=readings[0][0].decoded,
     )

@@ -140,9 +140,10 @@ class Maps(Recorded):
         """The map of a word or a phrase: the sum of its sub-tokens.
 
         Args:
-            word: A word or several in a row, as in the prompt; capitals matter only where that
-                tells two words apart. Or one of `trace.words`.
-            occurrence: Which one, counted in the prompt from 0; None averages over all of them.
+            word: A word or several in a row, as in the prompt, whatever the capitals. Or one of
+                `trace.words`.
+            occurrence: Which one, counted in the prompt from 0 as `Word.occurrence` is, whatever
+                the capitals; None averages over all of them. A `Word` is itself.
             view: ``"heat_map"`` (sums to 1 over places) or ``"attention"`` (raw share of a place).
             step: Which steps.
             layer: Which layers.

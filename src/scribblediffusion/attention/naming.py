@@ -10,7 +10,7 @@ from scribblediffusion.prompt import split_words
 
 
 def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
-    """The keys of each place in the prompt where this word or phrase is.
+    """The keys of each place in the prompt where this word or phrase is, whatever the capitals.
 
     Raises:
         UnknownWordError: It is nowhere; the message names the words that are there.
@@ -21,14 +21,22 @@ def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
             f"words; capture with the text encoder inside the context, or use token(key)"
         )
     wanted = [text[a:b] for a, b in split_words(text)]
-    for fold in (str, str.casefold):
-        hits = _runs([fold(w.text) for w in prompt.words], fold("".join(wanted)))
-        if hits:
-            return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
-    raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
+    there = [word.text.casefold() for word in prompt.words]
+    asked = [word.casefold() for word in wanted]
+    hits = _spelled(there, "".join(asked)) if prompt.decoded else _in_a_row(there, asked)
+    if not hits:
+        raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
+    return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
 
 
-def _runs(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
+def _in_a_row(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the words stand in a row, just so."""
+    size = len(wanted)
+    starts = range(len(words) - size + 1) if size else ()
+    return [(i, i + size) for i in starts if words[i : i + size] == wanted]
+
+
+def _spelled(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
     """Runs of whole words that spell `wanted`, spaces aside: decoding may put them anywhere."""
     found = []
     for i in range(len(words)):

@@ -74,6 +74,7 @@ class Prompt:
         words: The words in the order of the prompt.
         truncated: Words that the length limit cut off: the model never saw them.
         named: False with precomputed embeddings: the tokens are only numbered, no words.
+        decoded: True where the text was decoded from token numbers: its spaces mean nothing.
     """
 
     text: str = ""
@@ -81,6 +82,7 @@ class Prompt:
     words: tuple[Word, ...] = ()
     truncated: tuple[str, ...] = ()
     named: bool = True
+    decoded: bool = False
 
 
 @dataclass(frozen=True)
