@@ -160,6 +160,26 @@ def test_the_web_view_keeps_the_run_whole_and_once(visualizer, short):
     np.testing.assert_allclose(again.word("apple"), short.word("apple"), atol=1e-5)
 
 
+def test_a_web_view_that_lost_files_is_drawn_into_its_run(visualizer, tmp_path):
+    first = make_trace(steps=1, grid=8)
+    path = first.save(tmp_path / "first.safetensors")
+    view = visualizer.process_attention_for_web(path, PROMPT, None)
+    for lost in (view.analysis_path, view.gif_path):
+        lost.unlink()
+        again = visualizer.process_attention_for_web(path, PROMPT, None)
+        assert again[1:] == view[1:]
+        assert lost.exists()
+    for seed in range(4):  # more traces than it keeps in mind
+        other = dataclasses.replace(first, settings={"seed": seed})
+        visualizer.heat_map(other.save(tmp_path / f"{seed}.safetensors"))
+    assert visualizer.process_attention_for_web(path, PROMPT, None).gallery == view.gallery
+    assert len(visualizer.gallery) == 1
+    assert visualizer.gallery.verify() == ()
+    visualizer.gallery.delete(view.gallery["id"])
+    anew = visualizer.process_attention_for_web(path, PROMPT, None)
+    assert anew.gallery["id"] != view.gallery["id"]
+
+
 def test_a_sketch_without_words_still_has_a_view(visualizer):
     rng = np.random.default_rng(0)
     weights = rng.random((2, 1, 1, 78, 8, 8))

@@ -17,6 +17,7 @@ import functools
 import hashlib
 import logging
 import os
+import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from scribblediffusion.attention.trace import AttentionTrace, Prompt, Word
-from scribblediffusion.errors import NoHeatMapError, NotRecordedError, SettingError
+from scribblediffusion.errors import (
+    GalleryError,
+    NoHeatMapError,
+    NotRecordedError,
+    SettingError,
+)
 from scribblediffusion.sketch import REGIONS, Region, Sketch, Source
 
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 
     from scribblediffusion.analysis.subjects import Subject
     from scribblediffusion.analysis.summary import RunSummary
-    from scribblediffusion.gallery import Gallery
+    from scribblediffusion.gallery import Gallery, Run
     from scribblediffusion.view.colour import Ground
     from scribblediffusion.view.evolution import EvolutionStyle
     from scribblediffusion.view.figure import FigureStyle
@@ -83,8 +89,9 @@ class AttentionVisualizer:
         self.root = None if root is None else Path(root)
         self.ground: Ground = ground
         self._gallery: Gallery | None = None
-        self._opened: dict[tuple[str, int, int], AttentionTrace] = {}
+        self._opened: dict[Any, AttentionTrace] = {}
         self._runs: dict[int, _Made] = {}
+        self._kept: dict[Any, str] = {}
         self._drawn: dict[Path, _Drawn] = {}
 
     @property
@@ -131,6 +138,7 @@ class AttentionVisualizer:
             SettingError: no sketch token has this number, or the map is not one map.
             SketchError: the drawing cannot be read.
         """
+        from scribblediffusion.analysis.concentration import acted_in_words
         from scribblediffusion.analysis.regions import describe_regions
 
         number = token_idx - FIRST_SKETCH_TOKEN
@@ -142,7 +150,7 @@ class AttentionVisualizer:
             )
         sketch = Sketch.blank() if sketch_image is None else Sketch.from_image(sketch_image)
         text = str(describe_regions(sketch.ink, [REGIONS[number]])[0])
-        return text if attention_map is None else f"{text}; {_acted(np.asarray(attention_map))}"
+        return text if attention_map is None else f"{text}; {acted_in_words(attention_map)}"
 
     def create_evolution_gif(
         self,
@@ -243,10 +251,11 @@ class AttentionVisualizer:
             TraceFileError: the path holds no sound trace.
         """
         trace, drawing = self._open(attention_maps, prompt), _drawing(sketch_image)
-        views, key = self._made(trace).views, _mark(drawing)
-        if key not in views or not views[key].gif_path.exists():
-            views[key] = self._web_view(trace, drawing)
-        return views[key]
+        views, mark = self._made(trace).views, _mark(drawing)
+        if mark not in views or not all(path.exists() for path in views[mark][1:3]):
+            key = _source(attention_maps), trace.prompt, mark
+            views[mark] = self._web_view(trace, drawing, key)
+        return views[mark]
 
     # ── more ─────────────────────────────────────────────────────────────────────────────────
 
@@ -309,12 +318,10 @@ class AttentionVisualizer:
         """The trace, read from its file once as long as the file stays the same."""
         if isinstance(data, AttentionTrace):
             return self._titled(data, prompt)
-        path = Path(data)
-        state = path.stat()
-        key = (str(path.absolute()), state.st_mtime_ns, state.st_size)
+        key = _source(data)
         if key not in self._opened:
             _make_room(self._opened)
-            self._opened[key] = AttentionTrace.load(path)
+            self._opened[key] = AttentionTrace.load(Path(data))
         return self._titled(self._opened[key], prompt)
 
     def _titled(self, trace: AttentionTrace, prompt: str) -> AttentionTrace:
@@ -387,22 +394,37 @@ class AttentionVisualizer:
 
         return EvolutionStyle(ground=self.ground)
 
-    def _web_view(self, trace: AttentionTrace, drawing: Sketch | None) -> WebView:
-        staged = self.create_prompt_folder(trace.prompt)
-        gif = self.create_evolution_gif(trace, "", drawing, staged / "views")
-        png = self.create_comprehensive_analysis(trace, "", drawing, staged / "views")
-        image = self.heat_map(trace)
-        run = self.gallery.add(trace, sketch=drawing, folder=staged)
+    def _web_view(self, trace: AttentionTrace, drawing: Sketch | None, key: Any) -> WebView:
+        """The view of a run that is in the gallery already, or that is put there now."""
+        gif = f"evolution-{_name(self._subject(trace, None, 0))}.gif"
+        run = self._kept_run(key)
+        if run is None:
+            staged = self.create_prompt_folder(trace.prompt)
+            self._draw_views(trace, drawing, staged / "views")
+            run = self.gallery.add(trace, sketch=drawing, folder=staged)
+            _make_room(self._kept, 1000)
+            self._kept[key] = run.id
         views = run.folder / "views"
-        about = {
-            "id": run.id,
-            "name": run.name,
-            "folder": str(run.folder),
-            "prompt": run.prompt,
-            "created": run.created.isoformat(),
-            "seed": run.seed,
-        }
-        return WebView(image, views / gif.name, views / png.name, about)
+        missing = [name for name in (gif, "analysis.png") if not (views / name).is_file()]
+        if missing:
+            with tempfile.TemporaryDirectory() as folder:
+                self._draw_views(trace, drawing, Path(folder))
+                for name in missing:
+                    self.gallery.attach(run.id, Path(folder) / name)
+        return WebView(self.heat_map(trace), views / gif, views / "analysis.png", _about(run))
+
+    def _draw_views(self, trace: AttentionTrace, drawing: Sketch | None, folder: Path) -> None:
+        self.create_evolution_gif(trace, "", drawing, folder)
+        self.create_comprehensive_analysis(trace, "", drawing, folder)
+
+    def _kept_run(self, key: Any) -> Run | None:
+        """The run that was kept of this trace and drawing, if it is still in the gallery."""
+        if key not in self._kept:
+            return None
+        try:
+            return self.gallery.get(self._kept[key])
+        except GalleryError:  # deleted since
+            return None
 
 
 @dataclasses.dataclass(eq=False)
@@ -470,6 +492,27 @@ def _name(subject: Subject) -> str:
     return f"{plain or subject.kind}-{keys}"
 
 
+def _source(data: AttentionData) -> Any:
+    """Tells traces apart, and files of traces with their states; keeps no trace alive."""
+    if isinstance(data, AttentionTrace):
+        return weakref.ref(data)
+    path = Path(data)
+    state = path.stat()
+    return str(path.absolute()), state.st_mtime_ns, state.st_size
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """What the web app is told of a run."""
+    return {
+        "id": run.id,
+        "name": run.name,
+        "folder": str(run.folder),
+        "prompt": run.prompt,
+        "created": run.created.isoformat(),
+        "seed": run.seed,
+    }
+
+
 def _position(trace: AttentionTrace, step: int) -> int:
     """Position in `trace.steps` of a step's index."""
     for position, recorded in enumerate(trace.steps):
@@ -477,18 +520,3 @@ def _position(trace: AttentionTrace, step: int) -> int:
             return position
     there = sorted({s.index for s in trace.steps})
     raise NotRecordedError(f"step {step}: recorded steps are {there}")
-
-
-def _acted(heat: Array) -> str:
-    """Where in the picture a map is highest, in words."""
-    from scribblediffusion.analysis.concentration import Shape
-    from scribblediffusion.analysis.regions import place_in_words
-
-    if heat.ndim != 2:
-        raise SettingError(f"attention map of shape {heat.shape}: give one map [H, W]")
-    if not heat.any():
-        return "it acted nowhere"
-    shape = Shape.of(heat)
-    x, y = shape.peak_at
-    place = place_in_words(Region(3, int(y * 3), int(x * 3)))
-    return f"acted most in the {place} of the picture, {shape.peak:.1f} times the even share"

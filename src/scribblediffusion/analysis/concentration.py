@@ -9,9 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from scribblediffusion.analysis.printing import Printed, Table, percent
+from scribblediffusion.analysis.regions import place_in_words
 from scribblediffusion.analysis.subjects import StepMaps, Subject, specials_of, words_of
 from scribblediffusion.attention.trace import CONDITION, AttentionTrace
-from scribblediffusion.errors import NoHeatMapError
+from scribblediffusion.errors import NoHeatMapError, SettingError
+from scribblediffusion.sketch import Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Role = Literal["word", "region", "token", "special", "idle", "silent"]
@@ -185,3 +187,20 @@ def _measured(subject: Subject, maps: StepMaps, even: float) -> Concentration:
         shape=Shape.of(raw.mean(axis=0, dtype=np.float64)) if most > 0 else None,
         by_step=tuple(Shape.of(m) if m.max() > 0 else None for m in raw),
     )
+
+
+def acted_in_words(heat: Array) -> str:
+    """Where in the picture a map `[H, W]` is highest, in words.
+
+    Raises:
+        SettingError: it is not one map.
+    """
+    heat = np.asarray(heat)
+    if heat.ndim != 2:
+        raise SettingError(f"attention map of shape {heat.shape}: give one map [H, W]")
+    if not heat.any():
+        return "it acted nowhere"
+    shape = Shape.of(heat)
+    x, y = shape.peak_at
+    place = place_in_words(Region(3, int(y * 3), int(x * 3)))
+    return f"acted most in the {place} of the picture, {shape.peak:.1f} times the even share"
