@@ -19,7 +19,7 @@ import logging
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -33,6 +33,7 @@ from scribblediffusion.errors import (
     SettingError,
 )
 from scribblediffusion.sketch import REGIONS, Region, Sketch, Source
+from scribblediffusion.view.drawn import Drawn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +93,7 @@ class AttentionVisualizer:
         self._opened: dict[Any, AttentionTrace] = {}
         self._runs: dict[int, _Made] = {}
         self._kept: dict[Any, str] = {}
-        self._drawn: dict[Path, _Drawn] = {}
+        self._drawn = Drawn()
 
     @property
     def gallery(self) -> Gallery:
@@ -191,7 +192,7 @@ class AttentionVisualizer:
         path = Path(folder_path) / f"evolution-{_name(what)}.{suffix}"
         how = (what.keys, style, _mark(drawing))
         draw = functools.partial(_draw_evolution, trace, what, style, drawing, path)
-        return self._once(path, trace, how, draw)
+        return self._drawn.once(path, trace, how, draw)
 
     def create_comprehensive_analysis(
         self,
@@ -229,7 +230,7 @@ class AttentionVisualizer:
         paths = [Path(folder_path) / f"analysis.{suffix}" for suffix in formats]
         for path in paths:
             draw = functools.partial(self._draw_analysis, trace, drawing, style, path)
-            self._once(path, trace, (style, _mark(drawing)), draw)
+            self._drawn.once(path, trace, (style, _mark(drawing)), draw)
         return paths[0]
 
     def process_attention_for_web(
@@ -344,17 +345,6 @@ class AttentionVisualizer:
             self._runs[id(trace)] = _Made(trace)
         return self._runs[id(trace)]
 
-    def _once(self, path: Path, trace: AttentionTrace, how: Any, draw: Callable[[], Path]) -> Path:
-        """Draws a file unless it lies there as this visualizer drew it last, of this and so."""
-        place = path.absolute()
-        last = self._drawn.pop(place, None)
-        if last is None or not last.fits(place, trace, how):
-            _make_room(self._drawn, 1000)
-            draw()
-            last = _Drawn(weakref.ref(trace), how, _state(place))
-        self._drawn[place] = last
-        return path
-
     def _summary(self, trace: AttentionTrace, drawing: Sketch | None) -> RunSummary:
         from scribblediffusion.analysis.summary import summarise
 
@@ -435,29 +425,6 @@ class _Made:
     summaries: dict[str, RunSummary] = dataclasses.field(default_factory=dict)
     titled: dict[str, AttentionTrace] = dataclasses.field(default_factory=dict)
     views: dict[str, WebView] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Drawn:
-    """What a file shows: of which trace, how, and the file's state when it was written."""
-
-    trace: weakref.ref[AttentionTrace]
-    how: Any
-    state: tuple[int, int, int] | None
-
-    def fits(self, path: Path, trace: AttentionTrace, how: Any) -> bool:
-        """Whether the file is there, nobody wrote it anew, and it shows just this."""
-        there = self.state is not None and self.state == _state(path)
-        return there and self.trace() is trace and self.how == how
-
-
-def _state(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from one written later in its place; None where there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _make_room(kept: dict[Any, Any], most: int = 4) -> None:
