@@ -192,7 +192,7 @@ def _pieces(
     made = []
     for i, (number, name) in enumerate(zip(ids, names, strict=True)):
         start, end = spans.get(i, (0, 0))
-        shown = text[start:end].strip()
+        shown, name = text[start:end].strip(), name or ""  # None: outside the vocabulary
         shown = name if name.startswith("##") or not shown else shown
         made.append(Piece(shown, number, start, end, i not in spans, i in padding))
     return tuple(made)

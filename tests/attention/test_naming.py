@@ -49,10 +49,9 @@ def test_letters_across_words_are_no_word(word: str) -> None:
 
 def test_a_decoded_prompt_is_matched_spaces_aside(tmp_path: Path) -> None:
     """CLIP decodes ``isn't 12`` as ``isn 't 1 2``: spaces say nothing there, saved or not."""
-    words = tuple(
-        Word(text, (key,), start=3 * key) for key, text in enumerate("isn ' t 1 2".split())
-    )
-    plain = made("isn", "'", "t", "1", "2")
+    pieces = ["isn", "'", "t", "1", "2"]
+    words = tuple(Word(text, (key,), start=3 * key) for key, text in enumerate(pieces))
+    plain = made(*pieces)
     decoded = replace(plain, prompts=(Prompt("isn 't 1 2", (), words, decoded=True),))
     again = AttentionTrace.load(decoded.save(tmp_path / "decoded.safetensors"))
     for trace in (decoded, again):

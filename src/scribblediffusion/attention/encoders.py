@@ -9,6 +9,7 @@ is believed only if the tokenizer makes these very numbers of it.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,9 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Prompt, Token, Word
 from scribblediffusion.prompt import Reading, read
+
+_log = logging.getLogger(__name__)
 
 #: Channels of a hidden state that are kept to know it again.
 _CHANNELS = 16
@@ -80,14 +84,22 @@ class _Fit:
 class EncoderWatch:
     """Hooks on the text encoders of a pipeline, and what they saw.
 
+    What cannot be read is told and leaves tokens without names; the run goes on.
+
     Args:
         pipe: The pipeline.
-        admit: Called before each encoder call; raises where the thread must not go on.
+        admit: Called before each encoder call; raises `Mixed` where the thread must not go on.
+        notice: Called with a sentence about what could not be read.
     """
 
-    def __init__(self, pipe: Any, admit: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        admit: Callable[[], None] = lambda: None,
+        notice: Callable[[str], None] = _log.warning,
+    ) -> None:
         self._pipe = pipe
-        self._admit = admit
+        self._admit, self._notice = admit, notice
         self._calls: list[Encoded] = []
         self._open: dict[str, Encoded] = {}
         self._run = 0
@@ -108,13 +120,22 @@ class EncoderWatch:
     def begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
         """An encoder is called with these token numbers."""
         self._admit()
+        try:
+            self._begins(name, tokenizer, ids)
+        except Mixed:
+            raise
+        except SURVIVABLE as error:
+            self._lost(name, error)
+
+    def _begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
+        self._open.pop(name, None)
         self._run += self._run_began
         self._run_began = False
         known = [c for c in self._calls if c.run == self._run and c.encoder == name]
         texts, negatives = _texts_in_sight(self._pipe)
         call = Encoded(name, ids, run=self._run, first=not known)
         for row in ids.tolist():
-            reading = None if tokenizer is None else read(tokenizer, row, [*texts, *negatives])
+            reading = self._read(name, tokenizer, row, [*texts, *negatives])
             call.readings.append(reading)
             text = None if reading is None else reading.text
             in_both = (text in texts) == (text in negatives)
@@ -122,8 +143,29 @@ class EncoderWatch:
         self._open[name] = call
         self._calls = [*self._calls, call][-_CALLS:]
 
+    def _read(
+        self, name: str, tokenizer: Any, ids: Sequence[int], texts: Sequence[str]
+    ) -> Reading | None:
+        """The words of one row; None without a tokenizer, or one that cannot be asked."""
+        if tokenizer is None:
+            return None
+        try:
+            return read(tokenizer, ids, texts)
+        except SURVIVABLE as error:
+            self._lost(name, error)
+            return None
+
+    def _lost(self, name: str, error: BaseException) -> None:
+        self._notice(f"the words of {name} could not be read: {reason(error)}")
+
     def ends(self, name: str, output: Any) -> None:
         """An encoder, or its last norm, gave hidden states."""
+        try:
+            self._ends(name, output)
+        except SURVIVABLE as error:
+            self._lost(name, error)
+
+    def _ends(self, name: str, output: Any) -> None:
         call = self._open.get(name)
         if call is None:
             return

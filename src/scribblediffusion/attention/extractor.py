@@ -107,7 +107,7 @@ class RealAttentionExtractor:
             stack.callback(begins.remove)
             self._refuse_a_second()
             for site in recording.sites:
-                Tap(site, recording.seen).attach(stack)
+                Tap(site, recording.seen, recording.missed).attach(stack)
             ends = self._denoiser.register_forward_hook(
                 recording.ends, with_kwargs=True, always_call=True
             )
@@ -130,7 +130,7 @@ class RealAttentionExtractor:
     def _attach_to_pipe(self, stack: ExitStack) -> None:
         if self._pipe is None:
             return
-        watch = EncoderWatch(self._pipe, self._recording.admit)
+        watch = EncoderWatch(self._pipe, self._recording.admit, self._recording.notice)
         watch.attach(stack)
         self._recording.watch = watch
         observers = getattr(self._pipe, "observers", None)

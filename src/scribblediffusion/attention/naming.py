@@ -17,8 +17,9 @@ def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
     """
     if not prompt.named:
         raise UnknownWordError(
-            f"word {text!r}: the prompt came as embeddings, so its tokens have numbers and no "
-            f"words; capture with the text encoder inside the context, or use token(key)"
+            f"word {text!r}: the prompt came as embeddings, or its tokenizer could not be asked, "
+            f"so its tokens have numbers and no words; capture with the text encoder inside the "
+            f"context, or use token(key)"
         )
     wanted = [text[a:b] for a, b in split_words(text)]
     there = [word.text.casefold() for word in prompt.words]

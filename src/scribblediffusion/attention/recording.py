@@ -21,37 +21,14 @@ from scribblediffusion.attention.branches import Branch, Rows, rows_of_condition
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import Site
 from scribblediffusion.attention.frames import Picture, Wish, lay_out
+from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.recorder import record_layer
-from scribblediffusion.attention.records import CONDITION
 from scribblediffusion.attention.run import Call, Run
 from scribblediffusion.attention.taps import Sighting
-from scribblediffusion.errors import AttentionError, CaptureError
+from scribblediffusion.errors import CaptureError
 
 _log = logging.getLogger(__name__)
-
-#: What may go wrong while looking, and must not stop the run that is looked at.
-_SURVIVABLE = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    AttentionError,
-    Warning,  # where warnings are made errors
-)
-
-
-class Mixed(CaptureError):
-    """The one error that stops a denoiser call: going on would mix two runs."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "two threads run one pipeline while its attention is captured: their runs would mix; "
-            "give each thread a pipeline of its own, or let one wait for the other"
-        )
 
 
 class Recording:
@@ -144,17 +121,21 @@ class Recording:
         except Mixed:
             self._call = self._busy = None
             raise
-        except _SURVIVABLE as error:
+        except SURVIVABLE as error:
             self._call = None
             self._lost(error)
 
     def _lost(self, error: BaseException) -> None:
         """A whole call could not be looked at; the run goes on."""
-        _log.warning("attention of a denoiser call was not captured: %s", error)
-        self.notices.append(f"attention of a denoiser call was not captured: {error}")
+        self.notice(f"attention of a denoiser call was not captured: {reason(error)}")
         if self.runs:
             for check in self.runs[-1].checks.values():
-                check.failure = check.failure or str(error)
+                check.failure = check.failure or reason(error)
+
+    def notice(self, sentence: str) -> None:
+        """Keep something that people must be told when the context ends."""
+        _log.warning("%s", sentence)
+        self.notices.append(sentence)
 
     def _new_call(self, given: dict[str, Any]) -> Call | None:
         sample = given.get("sample", given.get("hidden_states"))
@@ -290,7 +271,7 @@ class Recording:
         others = sum(r.nbytes for r in self.runs if r is not run)
         try:
             run.finish(call, self._limit - others)
-        except _SURVIVABLE as error:
+        except SURVIVABLE as error:
             self._lost(error)
         if run.recorded == 1:
             silent = [name for name, check in run.checks.items() if not check.produced]
@@ -307,10 +288,20 @@ class Recording:
             kind = sighting.hidden.device.type
             with torch.no_grad(), torch.autocast(kind, enabled=False):
                 record_layer(run, call, site, sighting, output)
-        except _SURVIVABLE as error:
-            run.checks[site.name].failure = str(error)
-            call.records.pop((site.name, CONDITION), None)
-            _log.debug("layer %s was not captured", site.name, exc_info=True)
+        except SURVIVABLE as error:
+            self.missed(site, error)
+
+    def missed(self, site: Site, error: BaseException) -> None:
+        """A layer could not be looked at in this call, its adapters neither; the run goes on."""
+        if self._busy != threading.get_ident():
+            return
+        for run in self.runs[-1:]:
+            run.declare([site])
+            run.checks[site.name].failure = reason(error)
+        if self._call is not None:
+            for name in [n for n in self._call.records if n[0] == site.name]:
+                del self._call.records[name]
+        _log.debug("layer %s was not captured", site.name, exc_info=error)
 
 
 def _is_inside(target: Any, thread: int) -> bool:

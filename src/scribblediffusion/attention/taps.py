@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from scribblediffusion.attention.families import Site
+from scribblediffusion.attention.guard import SURVIVABLE
 from scribblediffusion.errors import CaptureError
 
 #: Projections and norms of an attention module, and what each one's output is.
@@ -101,11 +102,22 @@ class Attended:
 
 
 class Tap:
-    """Hooks on one site; `seen(site, sighting, output)` is called after each forward of it."""
+    """Hooks on one site.
 
-    def __init__(self, site: Site, seen: Callable[[Site, Sighting, Any], None]) -> None:
+    Args:
+        site: The layer.
+        seen: Called with the site, the sighting and the output after each forward of it.
+        missed: Called with the site and the error where a hook could not read what went by.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        seen: Callable[[Site, Sighting, Any], None],
+        missed: Callable[[Site, BaseException], None],
+    ) -> None:
         self.site = site
-        self._seen = seen
+        self._seen, self._missed = seen, missed
         self._now: Sighting | None = None
         self._text_length: int | None = None
 
@@ -116,16 +128,34 @@ class Tap:
             for name, parts in names.items():
                 part = getattr(owner, name, None)
                 if isinstance(part, nn.Module):
-                    _hook(stack, part, self._note(parts))
+                    self._hook(stack, part, self._note(parts))
         for kind, note in (("to_k_ip", self._note_key), ("to_v_ip", self._note_value)):
             for number, part in enumerate(_list(getattr(_processor(module), kind, None))):
-                _hook(stack, part, note(number))
+                self._hook(stack, part, note(number))
         if self.site.single is not None:
-            pre = self.site.single.register_forward_pre_hook(self._block_begins, with_kwargs=True)
-            stack.callback(pre.remove)
-        stack.callback(module.register_forward_pre_hook(self._begins, with_kwargs=True).remove)
-        stack.callback(module.register_forward_hook(self._ends).remove)
+            self._hook_before(stack, self.site.single, self._block_begins)
+        self._hook_before(stack, module, self._begins)
+        self._hook(stack, module, self._ends)
         stack.callback(self.forget)
+
+    def _hook(self, stack: ExitStack, module: nn.Module, hook: Callable[..., None]) -> None:
+        stack.callback(module.register_forward_hook(self._guarded(hook)).remove)
+
+    def _hook_before(self, stack: ExitStack, module: nn.Module, hook: Callable[..., None]) -> None:
+        before = module.register_forward_pre_hook(self._guarded(hook), with_kwargs=True)
+        stack.callback(before.remove)
+
+    def _guarded(self, hook: Callable[..., None]) -> Callable[..., None]:
+        """A hook that tells of an error instead of stopping the model."""
+
+        def guarded(*given: Any) -> None:
+            try:
+                hook(*given)
+            except SURVIVABLE as error:
+                self._now = None
+                self._missed(self.site, error)
+
+        return guarded
 
     def forget(self) -> None:
         """Let go of tensors of a call that never ended."""
@@ -263,7 +293,3 @@ def _list(modules: Any) -> list[nn.Module]:
     if isinstance(modules, nn.ModuleList):
         return list(modules)
     return [modules] if isinstance(modules, nn.Module) else []
-
-
-def _hook(stack: ExitStack, module: nn.Module, note: Callable[..., None]) -> None:
-    stack.callback(module.register_forward_hook(note).remove)
