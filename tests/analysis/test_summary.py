@@ -3,6 +3,7 @@
 import numpy as np
 from small_traces import plain_trace
 
+from scribblediffusion.analysis.difference import compare
 from scribblediffusion.analysis.summary import summarise
 
 
@@ -17,6 +18,14 @@ def test_the_summary_says_it_all_and_works_without_words(trace):
     assert wordless.words == ()
     assert wordless.leading_word is None
     assert "<div>" in wordless._repr_html_()
+
+
+def test_results_print_as_their_tables(trace):
+    summary = summarise(trace)
+    parts = [summary, summary.balance, summary.heard, summary.concentrations]
+    for part in [*parts, summary.correlations[0], compare(trace, trace)]:
+        assert repr(part) == str(part) == str(part.table())
+        assert len(repr(part)) < 20_000
 
 
 def test_the_leading_word_has_a_map_at_every_step_if_one_has():

@@ -41,7 +41,7 @@ class Share:
         return int(np.argmax(self.by_step))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamBalance(Printed):
     """The raw shares of the streams. All shares of one step, layer or place sum to 1.
 

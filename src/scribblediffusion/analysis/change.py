@@ -63,7 +63,7 @@ def noticeable(change: Array) -> float:
     return float((change > NOTICEABLE).mean())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explained(Printed):
     """How much of a change lies where a map said; the module's docstring has the definition.
 

@@ -105,7 +105,7 @@ class Concentration:
         return self.role in ("idle", "silent")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Concentrations(Printed):
     """The words of a run and the tokens that are none, in the order of the prompt.
 

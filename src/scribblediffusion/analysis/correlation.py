@@ -18,7 +18,7 @@ SETTLED = 0.95
 CONSTANT = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepCorrelation(Printed):
     """The raw maps of one word or region, each step against each.
 

@@ -40,7 +40,7 @@ class WordDifference:
     shares: tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TraceDifference(Printed):
     """Two traces compared.
 

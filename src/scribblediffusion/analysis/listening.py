@@ -47,7 +47,7 @@ class HeardRegion:
         return f"{self.description}; listened to most{when}{step}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeardSketch(Printed):
     """All sketch regions of a run, most heard first.
 

@@ -33,7 +33,7 @@ class Measures:
     auc: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Localisation(Printed):
     """The measures of one map, what blind chance would give, and what other words' maps give.
 

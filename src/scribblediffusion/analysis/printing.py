@@ -49,7 +49,7 @@ def _cell(text: str) -> str:
 
 
 class Printed(ABC):
-    """A result with a table that says it all."""
+    """A result with a table that says it all: its dataclass is made with `repr=False`."""
 
     @abstractmethod
     def table(self) -> Table:
@@ -57,6 +57,9 @@ class Printed(ABC):
 
     def __str__(self) -> str:
         return str(self.table())
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return self.table().html

@@ -18,7 +18,7 @@ from scribblediffusion.attention.trace import AttentionTrace
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunSummary(Printed):
     """One run, measured.
 

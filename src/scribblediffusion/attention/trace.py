@@ -42,6 +42,7 @@ import numpy as np
 
 from scribblediffusion.attention import naming
 from scribblediffusion.attention.audit import Audit, LayerAudit
+from scribblediffusion.attention.inline import inline_image
 from scribblediffusion.attention.maps import Maps, View
 from scribblediffusion.attention.recorded import decode
 from scribblediffusion.attention.records import (
@@ -101,12 +102,15 @@ class AttentionTrace(Maps):
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the run, its words and its proof."""
+        """What a notebook shows: the run, its words and its proof, its picture and its sketch."""
         words = ", ".join(word.text for word in self.words) or "no words"
         noise = " → ".join(str(step) for step in (self.steps[:1] + self.steps[-1:]))
         proof = "no proof: these arrays were not captured" if self.audit is None else self.audit
         lines = (repr(self), f"words: {words}", noise, str(proof), *self.thinned)
-        return "<div>" + "<br>".join(html.escape(line) for line in lines) + "</div>"
+        shown = {"picture": self.picture, "sketch": self.sketch}
+        images = [inline_image(i, f"the {name}") for name, i in shown.items() if i is not None]
+        text = "<br>".join(html.escape(line) for line in lines)
+        return f"<div>{text}<div>{''.join(images)}</div></div>"
 
     # ── the other way round ──────────────────────────────────────────────────────────────────
 
