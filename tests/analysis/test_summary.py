@@ -18,6 +18,8 @@ def test_the_summary_says_it_all_and_works_without_words(trace):
     assert wordless.words == ()
     assert wordless.leading_word is None
     assert "<div>" in wordless._repr_html_()
+    assert str(wordless).startswith("no prompt\n")
+    assert str(compare(wordless.trace, trace)).startswith("no prompt against “a red apple")
 
 
 def test_results_print_as_their_tables(trace):

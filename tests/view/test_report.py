@@ -64,4 +64,6 @@ def test_a_report_without_pictures_or_words_is_still_one(bare_trace):
     assert embedded(report_html(summarise(bare_trace)))["pictures"] == [None, None]
     half = np.full((2, 1, 1, 2, 4, 4), 0.5)
     wordless = AttentionTrace.from_arrays({"l": half}, tokens=["[CLS]", "[SEP]"])
-    assert embedded(report_html(summarise(wordless)))["subjects"] == []
+    page = report_html(summarise(wordless))
+    assert embedded(page)["subjects"] == []
+    assert "<h1>no prompt</h1>" in page

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scribblediffusion.analysis.correlation import pearson
-from scribblediffusion.analysis.printing import Printed, Table, percent
+from scribblediffusion.analysis.printing import Printed, Table, percent, quoted
 from scribblediffusion.analysis.subjects import StepMaps, Subject
 from scribblediffusion.attention.trace import AttentionTrace, Word, resize
 
@@ -69,7 +69,8 @@ class TraceDifference(Printed):
             ("no weight in one of them", self.without_map),
         ):
             notes += [f"{label}: {', '.join(names)}"] if names else []
-        return Table(f"“{self.prompts[0]}” against “{self.prompts[1]}”", header, rows, notes)
+        title = f"{quoted(self.prompts[0])} against {quoted(self.prompts[1])}"
+        return Table(title, header, rows, notes)
 
 
 def _row(word: WordDifference) -> tuple[str, ...]:

@@ -65,6 +65,15 @@ class Printed(ABC):
         return self.table().html
 
 
+def quoted(prompt: str) -> str:
+    """A prompt in quotation marks; none as "no prompt".
+
+    >>> quoted("a red apple"), quoted("")
+    ('“a red apple”', 'no prompt')
+    """
+    return f"“{prompt}”" if prompt.strip() else "no prompt"
+
+
 def percent(share: float | None) -> str:
     """0.123 as "12.3 %"; None as "not known".
 

@@ -11,7 +11,7 @@ from scribblediffusion.analysis.balance import StreamBalance, weigh_streams
 from scribblediffusion.analysis.concentration import Concentrations, measure_concentration
 from scribblediffusion.analysis.correlation import StepCorrelation, correlate_steps
 from scribblediffusion.analysis.listening import HeardSketch, ink_of, listen
-from scribblediffusion.analysis.printing import Printed, Table, percent
+from scribblediffusion.analysis.printing import Printed, Table, percent, quoted
 from scribblediffusion.analysis.subjects import StepMaps, Subject, words_of
 from scribblediffusion.attention.trace import AttentionTrace
 
@@ -77,7 +77,7 @@ class RunSummary(Printed):
         notes = [f"streams: {streams}", self.audit_line]
         if self.heard is not None:
             notes[1:1] = [str(r) for r in self.heard.leading(3)]
-        return Table(f"“{self.trace.prompt}”", ("word", "share", "peak", ""), rows, notes)
+        return Table(quoted(self.trace.prompt), ("word", "share", "peak", ""), rows, notes)
 
 
 def summarise(trace: AttentionTrace, ink: Array | None = None) -> RunSummary:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from scribblediffusion.analysis.difference import TraceDifference, WordDifference
-from scribblediffusion.analysis.printing import percent
+from scribblediffusion.analysis.printing import percent, quoted
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.view.colour import Ground, Scale, Theme, theme
 from scribblediffusion.view.heatmap import HeatStyle, blended, colour_bar, enlarged, fitted_box
@@ -102,7 +102,7 @@ def _header(
     for line, (name, prompt) in enumerate(
         zip(("before", "after"), difference.prompts, strict=True)
     ):
-        text = f"{name}: “{prompt}”" if prompt else f"{name}: no prompt"
+        text = f"{name}: {quoted(prompt)}"
         write(draw, (_MARGIN, 20 + 24 * line), text, 17, colours.text, room=room)
     for column, name in enumerate(("before", "after", "change")):
         write(draw, (_left(column, box), _TOP - 24), name, 13, colours.muted, room=box[0])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from scribblediffusion.analysis.printing import noise_words, percent
+from scribblediffusion.analysis.printing import noise_words, percent, quoted
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.charts import draw_correlation, draw_shares
@@ -120,7 +120,7 @@ def _write(figure: Figure, path: Path) -> None:
 def _header(canvas: Axes, page: AnalysisPage) -> None:
     trace = page.summary.trace
     room = page.width - 2 * MARGIN
-    title = cut(f"“{trace.prompt}”" if trace.prompt else "no prompt", TITLE, room)
+    title = cut(quoted(trace.prompt), TITLE, room)
     text_at(canvas, MARGIN, 30, title, TITLE, page.colours.text)
     parts = [f"seed {trace.settings['seed']}"] if "seed" in trace.settings else []
     count = len(page.summary.maps.steps)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from scribblediffusion.analysis.printing import Printed
+from scribblediffusion.analysis.printing import Printed, quoted
 from scribblediffusion.analysis.regions import place_in_words
 from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
@@ -72,6 +72,7 @@ def report_html(summary: RunSummary, style: FigureStyle | None = None) -> str:
     figure = png(figure_image(analysis_figure(summary, style)))
     values = {
         "title": escape(trace.prompt or "no prompt"),
+        "heading": escape(quoted(trace.prompt)),
         "scheme": colours.name,
         "figure": _data_url(figure, "image/png"),
         "tables": "".join(_section(part) for part in _parts(summary)),
