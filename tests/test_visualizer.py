@@ -220,8 +220,11 @@ def test_a_saved_trace_is_as_good_and_is_read_once(visualizer, short, tmp_path, 
     assert visualizer.summary(path).leading_word == visualizer.summary(short).leading_word
     visualizer.heat_map(path, "kite", step=1, sketch=True, size=128)
     assert len(read) == 1
-    with pytest.raises(FileNotFoundError):
-        visualizer.summary(tmp_path / "none.safetensors")
+    for none in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(FileNotFoundError):
+            visualizer.summary(none)
+    run = visualizer.gallery.add(short)
+    assert visualizer.summary(run.folder).leading_word == visualizer.summary(short).leading_word
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(TraceFileError):
         visualizer.summary(path)

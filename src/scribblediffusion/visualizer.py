@@ -5,8 +5,8 @@
     visualizer.create_evolution_gif(trace, "a red apple", "apple.png", folder, word="apple")
     visualizer.create_comprehensive_analysis(trace, "a red apple", "apple.png", folder)
 
-`attention_data` is a trace, or the path of one that `trace.save` wrote: no model is needed. Where
-there is no such file, every method raises `FileNotFoundError`.
+`attention_data` is a trace, or the path of one that `trace.save` wrote, or a run's folder: no model
+is needed. Where there is no such file, every method raises `FileNotFoundError`.
 Nothing is drawn until it is asked for, and what is asked for twice is drawn once.
 """
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PathLike: TypeAlias = "str | os.PathLike[str]"
-#: A trace, or the path of a saved one.
+#: A trace, or the path of a saved one, or of the folder of a run in the gallery.
 AttentionData: TypeAlias = "AttentionTrace | PathLike"
 #: What to look at: a word or phrase of the prompt, a sketch region, or a key (0–153).
 What: TypeAlias = "str | int | Word | Region"
@@ -322,7 +322,7 @@ class AttentionVisualizer:
         key = _source(data)
         if key not in self._opened:
             _make_room(self._opened)
-            self._opened[key] = AttentionTrace.load(Path(data))
+            self._opened[key] = AttentionTrace.load(_file(data))
         return self._titled(self._opened[key], prompt)
 
     def _titled(self, trace: AttentionTrace, prompt: str) -> AttentionTrace:
@@ -463,9 +463,16 @@ def _source(data: AttentionData) -> Any:
     """Tells traces apart, and files of traces with their states; keeps no trace alive."""
     if isinstance(data, AttentionTrace):
         return weakref.ref(data)
-    path = Path(data)
+    path = _file(data)
     state = path.stat()
     return str(path.absolute()), state.st_mtime_ns, state.st_size
+
+
+def _file(path: PathLike) -> Path:
+    """A trace's file: itself, or the one in a run's folder."""
+    from scribblediffusion.gallery.run import TRACE
+
+    return Path(path) / TRACE if Path(path).is_dir() else Path(path)
 
 
 def _about(run: Run) -> dict[str, Any]:
