@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from scribblediffusion.attention.encoders import EncoderWatch, Row
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Prompt
+from scribblediffusion.attention.sight import said
 
 _log = logging.getLogger(__name__)
 
@@ -41,19 +43,18 @@ def rows_of_condition(
 ) -> Rows:
     """The rows of a foreign pipeline, by what their text encoders gave.
 
-    Where nothing can be compared (embeddings made beforehand, or a prompt that is the same as the
-    negative one) the pipeline's own word on guidance decides, with diffusers' usual order.
+    Where comparing does not tell them apart (embeddings made beforehand or weighted, or a prompt
+    that is the same as the negative one) the pipeline's own word on guidance decides, with
+    diffusers' usual order.
     """
     batch = condition.shape[0]
     if pipe is None:
         whole = tuple(range(batch)) if branch == "full" else ()
         return Rows(whole, tuple(Prompt(named=False) for _ in whole))
     rows = watch.rows(condition) if watch else [Row(Prompt(named=False), None)] * batch
-    guided = bool(getattr(pipe, "do_classifier_free_guidance", False))
+    guided = _guided(pipe)
     positive = [i for i, row in enumerate(rows) if row.positive]
-    negative = any(row.positive is False and row.prompt.named for row in rows)
-    unclear = any(row.positive is None for row in rows)
-    if unclear or not (positive or negative):
+    if not _told_apart(rows, len(positive), guided):
         positive = _by_order(pipe, batch, guided)
     perturbed = bool(getattr(pipe, "do_perturbed_attention_guidance", False))
     if perturbed:  # its rows repeat the prompt, last of all
@@ -61,6 +62,26 @@ def rows_of_condition(
         positive = [i for i in positive if i < last]
     wanted = positive if branch == "full" else _rest(positive, batch, perturbed, guided)
     return Rows(tuple(wanted), tuple(rows[i].prompt for i in wanted))
+
+
+def _guided(pipe: Any) -> bool:
+    """Whether a pipeline says that it guides; PixArt says it in a variable of its call alone."""
+    own = getattr(pipe, "do_classifier_free_guidance", None)
+    return bool(said(pipe, "do_classifier_free_guidance") if own is None else own)
+
+
+def _told_apart(rows: Sequence[Row], positive: int, guided: bool) -> bool:
+    """Whether comparing told which rows are those of the prompt.
+
+    With guidance they cannot all be, and none of them only if all are known to be negative, as
+    where each part of the guidance has a call of its own.
+    """
+    if any(row.positive is None for row in rows):
+        return False
+    if guided and positive == len(rows):
+        return False
+    known = [row.prompt.named for row in rows]
+    return positive > 0 or (all(known) if guided else any(known))
 
 
 def _by_order(pipe: Any, batch: int, guided: bool) -> list[int]:

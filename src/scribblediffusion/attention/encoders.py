@@ -10,7 +10,6 @@ is believed only if the tokenizer makes these very numbers of it.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Prompt, Token, Word
+from scribblediffusion.attention.sight import texts_in_sight
 from scribblediffusion.prompt import Reading, read
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Encoded:
         wanted: Of each row, whether it is a prompt (True), a negative one (False) or unclear.
         run: Number of the run that it was made for.
         first: Whether it was the encoder's first call for that run: pipelines encode the prompt
-            before the negative one.
+            before the negative one. None where no pipeline made the call.
     """
 
     encoder: str
@@ -55,7 +55,7 @@ class Encoded:
     readings: list[Reading | None] = field(default_factory=list)
     wanted: list[bool | None] = field(default_factory=list)
     run: int = 0
-    first: bool = True
+    first: bool | None = True
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,15 @@ class EncoderWatch:
         self._run += self._run_began
         self._run_began = False
         known = [c for c in self._calls if c.run == self._run and c.encoder == name]
-        texts, negatives = _texts_in_sight(self._pipe)
-        call = Encoded(name, ids, run=self._run, first=not known)
+        texts = texts_in_sight(self._pipe)
+        seen = texts.prompts + texts.negatives
+        # A person who calls an encoder may begin with either prompt.
+        call = Encoded(name, ids, run=self._run, first=not known if seen else None)
         for row in ids.tolist():
-            reading = self._read(name, tokenizer, row, [*texts, *negatives])
+            reading = self._read(name, tokenizer, row, seen)
             call.readings.append(reading)
             text = None if reading is None else reading.text
-            in_both = (text in texts) == (text in negatives)
-            call.wanted.append(None if in_both else text in texts)
+            call.wanted.append(text in texts.prompts if text in seen else None)
         self._open[name] = call
         self._calls = [*self._calls, call][-_CALLS:]
 
@@ -186,7 +187,7 @@ class EncoderWatch:
         """The best fitting encoder calls of one row, one for each encoder, newest run first."""
         for run in sorted({call.run for call in self._calls}, reverse=True):
             best: dict[str, _Fit] = {}
-            wanted: set[bool] = set()
+            wanted: set[bool | None] = set()
             calls: set[int] = set()
             for fit in self._fits(row, run):
                 clear = fit.call.wanted[fit.row]
@@ -262,36 +263,6 @@ def _states(output: Any) -> Iterator[Tensor]:
     yield from getattr(output, "hidden_states", None) or ()
     if isinstance(output, tuple):
         yield from (x for x in output if isinstance(x, Tensor))
-
-
-def _texts_in_sight(pipe: Any) -> tuple[list[str], list[str]]:
-    """Prompts and negative prompts among the variables of the pipeline's calls that are running.
-
-    Read only, and only to be checked against the token numbers: a text that does not give the
-    numbers is never used.
-    """
-    texts: dict[str, None] = {}
-    negatives: dict[str, None] = {}
-    frame = sys._getframe(1)
-    while frame is not None:
-        values = frame.f_locals if frame.f_code.co_varnames[:1] == ("self",) else {}
-        if values.get("self") is pipe:
-            for name, value in values.items():
-                if "prompt" in name or "uncond" in name or name in ("text", "texts"):
-                    negative = "negative" in name or "uncond" in name
-                    # The outermost call has the last word: helpers call everything a prompt.
-                    for text in _strings(value):
-                        (texts if negative else negatives).pop(text, None)
-                        (negatives if negative else texts).setdefault(text)
-        frame = frame.f_back
-    return list(texts), list(negatives)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        yield from (x for x in value if isinstance(x, str))
 
 
 def _alignment(row: Tensor, call: Encoded, j: int) -> dict[int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.recorder import record_layer
 from scribblediffusion.attention.run import Call, Run
+from scribblediffusion.attention.sight import calls_of
 from scribblediffusion.attention.taps import Sighting
 from scribblediffusion.errors import CaptureError
 
@@ -105,7 +105,7 @@ class Recording:
             return
         with self._gate:
             target = self.denoiser if self.pipe is None else self.pipe
-            if any(_is_inside(target, other) for other in self._threads - {me}):
+            if any(any(True for _ in calls_of(target, other)) for other in self._threads - {me}):
                 raise Mixed
             self._threads = {me}
 
@@ -302,16 +302,6 @@ class Recording:
             for name in [n for n in self._call.records if n[0] == site.name]:
                 del self._call.records[name]
         _log.debug("layer %s was not captured", site.name, exc_info=error)
-
-
-def _is_inside(target: Any, thread: int) -> bool:
-    """Whether a thread is executing a method of this object at the moment; frames are read only."""
-    frame = sys._current_frames().get(thread)
-    while frame is not None:
-        if frame.f_code.co_varnames[:1] == ("self",) and frame.f_locals.get("self") is target:
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _number(timestep: Any) -> float | None:

@@ -1,0 +1,76 @@
+"""What the running calls of a pipeline say, read from their frames and never written.
+
+Pipelines keep their prompts, and some of them whether there is guidance, in local variables alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts among the variables of a pipeline's running calls.
+
+    Attributes:
+        prompts: Those that are prompts, made ready by the pipeline or not.
+        negatives: Those that are negative prompts.
+        given: Those of the outermost call: as the person gave them.
+    """
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+def calls_of(target: Any, thread: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """Variables of each running call of a method of this object, the innermost call first.
+
+    Args:
+        target: The object.
+        thread: Number of the thread that is looked at; None for this one.
+    """
+    frame = sys._getframe(1) if thread is None else sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",) and frame.f_locals.get("self") is target:
+            yield frame.f_locals
+        frame = frame.f_back
+
+
+def said(target: Any, name: str) -> Any:
+    """A variable of the outermost running call that has one of this name, or None."""
+    found = None
+    for values in calls_of(target):
+        found = values.get(name, found)
+    return found
+
+
+def texts_in_sight(pipe: Any) -> Texts:
+    """Prompts and negative prompts of a pipeline's running calls.
+
+    They are only to be checked against token numbers: a text that does not give the numbers is
+    never used.
+    """
+    kinds: dict[str, str] = {}
+    given: list[str] = []
+    for values in calls_of(pipe):
+        given = []
+        for name, value in values.items():
+            if "prompt" in name or "uncond" in name or name in ("text", "texts"):
+                kind = "negative" if "negative" in name or "uncond" in name else "prompt"
+                given += _strings(value)
+                # The outermost call has the last word: helpers call everything a prompt.
+                kinds |= dict.fromkeys(_strings(value), kind)
+    prompts, negatives = (
+        tuple(text for text, one in kinds.items() if one == kind) for kind in ("prompt", "negative")
+    )
+    return Texts(prompts, negatives, tuple(given))
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [x for x in value if isinstance(x, str)] if isinstance(value, (list, tuple)) else []
