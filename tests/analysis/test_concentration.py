@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from small_traces import plain_trace
+from small_traces import plain_trace, raw_of, two_streams
 
 from scribblediffusion.analysis.concentration import Shape, measure_concentration
 from scribblediffusion.analysis.subjects import specials_of
@@ -48,3 +48,19 @@ def test_words_that_did_nothing_are_named_and_special_tokens_shown_for_what_they
     padded = np.full((1, 4, 2, 2), 0.25)
     names = [s.name for s in specials_of(plain_trace(padded, ["[CLS]", "[PAD]", "[PAD]", "[PAD]"]))]
     assert names == ["[CLS]", "padding (3 tokens)"]
+
+
+def test_share_and_most_are_as_by_hand():
+    trace, weights = two_streams()
+    found = measure_concentration(trace)
+    assert {e.subject.name for e in found.entries} == {"a", "cat", "[CLS]", "[SEP]"}
+    for entry in found.entries:
+        raw = raw_of(weights, entry.subject.keys)
+        assert entry.share == pytest.approx(raw.mean(), abs=1e-6)
+        assert entry.most == pytest.approx(raw.max(), abs=1e-6)
+        mean = raw.mean(axis=0)
+        assert entry.shape is not None
+        assert entry.shape.peak == pytest.approx(mean.max() / mean.mean(), abs=1e-4)
+        for shape, one in zip(entry.by_step, raw, strict=True):
+            assert shape is not None
+            assert shape.peak == pytest.approx(one.max() / one.mean(), abs=1e-4)
