@@ -214,6 +214,21 @@ def test_memory_is_thinned_in_the_stated_order() -> None:
     assert trace.layers[0].thinned_from == (16, 12)
 
 
+def test_of_the_wanted_steps_every_second_is_kept() -> None:
+    """Thinning counts the wanted steps: with odd ones alone something is left, too."""
+    pipe = stable_diffusion()
+    options: dict[str, Any] = {"layers": "mid_block.*"}
+    with RealAttentionExtractor(pipe, **options) as extractor:
+        latents_of(pipe, steps=8, height=8, width=8)
+    room = 2 * extractor.trace.nbytes // 8
+    thinned = RealAttentionExtractor(pipe, steps=[1, 3, 5, 7], memory_limit=room, **options)
+    with pytest.warns(CaptureWarning, match="one step in 2 was kept"), thinned:
+        latents_of(pipe, steps=8, height=8, width=8)
+    assert [step.index for step in thinned.trace.steps] == [1, 5]
+    assert thinned.trace.nbytes <= room
+    assert thinned.trace.audit.expected == 4
+
+
 def test_a_run_longer_than_foreseen_stays_within_the_limit(model: Any) -> None:
     with RealAttentionExtractor(model) as extractor:
         call(model)

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_pipelines import latents_of, stable_diffusion, unet
+from tiny_variants import with_ip_adapter
 
-from scribblediffusion.attention import encoders, taps
+from scribblediffusion.attention import encoders, recorder, run, taps
 from scribblediffusion.attention.extractor import CaptureWarning, RealAttentionExtractor
 from scribblediffusion.errors import CaptureError, UnknownWordError
 from scribblediffusion.prompt import read
@@ -62,6 +64,65 @@ def test_a_layer_that_cannot_be_read_is_named(kind: Any, monkeypatch: pytest.Mon
             ):
                 assert torch.equal(model(*given).sample, expected)
         assert not model.mid_block._forward_hooks
+
+
+@pytest.mark.parametrize("part", ["__init__", "arrival"])
+def test_a_step_that_is_lost_on_its_way_shifts_no_other(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory for one copy: the other steps keep their own records, and the audit says so."""
+    model = unet()
+    times = (900, 700, 500, 300)
+
+    def go() -> RealAttentionExtractor:
+        with RealAttentionExtractor(model, layers="mid_block.*") as extractor:
+            for t in times:
+                noise = torch.Generator().manual_seed(t)
+                keys = torch.randn(1, 7, 32, generator=noise)
+                model(torch.randn(1, 4, 16, 12, generator=noise), t, keys)
+        return extractor
+
+    whole = go().trace
+    real, calls = getattr(run.Shipment, part), []
+
+    def fails_once(self: Any, *given: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 2:
+            raise MemoryError
+        return real(self, *given)
+
+    monkeypatch.setattr(run.Shipment, part, fails_once)
+    with pytest.warns(CaptureWarning, match="MemoryError"):
+        trace = go().trace
+    assert 2 <= len(trace.steps) < 4
+    for step in trace.steps:
+        same = next(s for s in whole.steps if s.timestep == step.timestep)
+        mine, expected = (t.weights(layer=0, step=s) for t, s in ((trace, step), (whole, same)))
+        assert np.array_equal(mine, expected)
+    assert not trace.audit.passed
+    assert trace.audit.missing
+
+
+def test_an_adapters_record_alone_is_not_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a layer fails after its adapter was recorded, or the other way round, it is missing."""
+    pipe = with_ip_adapter()
+    pictures = torch.randn(2, 1, 16, generator=torch.Generator().manual_seed(3))
+    options: dict[str, Any] = {"ip_adapter_image_embeds": [pictures], **SIZE}
+    lost = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    real = recorder._keep
+
+    def keep(run: Any, call: Any, site: Any, source: str, record: Any) -> None:
+        real(run, call, site, source, record)
+        if site.name == lost and source != "condition":
+            raise RuntimeError("broken")
+
+    monkeypatch.setattr(recorder, "_keep", keep)
+    extractor = RealAttentionExtractor(pipe)
+    with pytest.warns(CaptureWarning, match=r"mid_block.*broken"), extractor:
+        latents_of(pipe, **options)
+    trace = extractor.trace
+    assert trace.audit.missing == (lost,)
+    assert lost not in {layer.name for layer in trace.layers}
 
 
 def test_a_number_outside_the_vocabulary_has_no_name(pipe: Any) -> None:

@@ -1,8 +1,8 @@
 """How much memory a record takes, and what is given up, in a stated order, to stay within a limit.
 
 First the single heads (their mean is kept), then the resolution of the largest layers (halved,
-again and again, down to 4×4), then every second step, again and again; last of all everything, as
-where earlier runs have filled the limit.
+again and again, down to 4×4), then every second of the wanted steps, again and again; last of all
+everything, as where earlier runs have filled the limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Plan:
         batch: Pictures.
         columns: Columns of a record.
         calls: Denoiser calls that will be recorded, as the schedule says.
-        stride: Every how manieth step is kept; 0 keeps none.
+        stride: Every how manieth of the wanted steps is kept; 0 keeps none.
         thinned: What was given up so far, in sentences.
     """
 
@@ -55,9 +55,9 @@ class Plan:
         """Bytes of the records of the run."""
         return self.step_bytes() * -(-self.calls // self.stride) if self.stride else 0
 
-    def keeps(self, index: int) -> bool:
-        """Whether the records of this step are kept."""
-        return self.stride > 0 and index % self.stride == 0
+    def keeps(self, number: int) -> bool:
+        """Whether a step is kept; `number` counts the wanted steps alone, in the order run."""
+        return self.stride > 0 and number % self.stride == 0
 
     def thinner(self) -> Plan | None:
         """The same with the next thing given up; None if there is nothing left to give."""

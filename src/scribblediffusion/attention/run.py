@@ -154,7 +154,8 @@ class Run:
         self.proved: list[int] = []
         self._steps: list[Step] = []
         self._records: list[dict[Name, np.ndarray]] = []
-        self._pending: Shipment | None = None
+        self._pending: tuple[Step, Shipment] | None = None
+        self._numbers: dict[int, int] = {}
         self._kept_calls = 0
         self._nbytes = 0
         self.lock = threading.RLock()
@@ -198,7 +199,7 @@ class Run:
     @property
     def kept_steps(self) -> int:
         """Denoiser calls whose records are kept."""
-        return len(self._steps)
+        return len(self._steps) + (self._pending is not None)
 
     @property
     def recorded(self) -> int:
@@ -214,20 +215,27 @@ class Run:
     def finish(self, call: Call, room: int) -> None:
         """Take over the records of a call that ended."""
         with self.lock:
-            self._settle()
-            for name in {name for name, _ in call.records}:
-                self.checks[name].produced += 1
             self._kept_calls += 1
-            if call.proved:
-                self.proved.append(call.step.index)
+            self._settle()
             size = sum(r.nelement() * r.element_size() for r in call.records.values())
             if self._kept_calls == 1:
                 self._foresee(size, room)
-            if self.plan is None or self.plan.keeps(call.step.index):
-                self._steps.append(call.step)
-                self._pending = Shipment(call.records)
+            keeps = self._keeps(call.step)
+            # First what may fail: a step without its records would shift those of later ones.
+            shipment = Shipment(call.records) if keeps else None
+            for name, source in call.records:
+                self.checks[name].produced += source == CONDITION
+            if call.proved:
+                self.proved.append(call.step.index)
+            if shipment is not None:
+                self._pending = call.step, shipment
                 self._nbytes += size
                 self._make_room(room)
+
+    def _keeps(self, step: Step, plan: Plan | None = None) -> bool:
+        """Whether a step is kept, by its number among the wanted steps that ran."""
+        plan = plan or self.plan
+        return plan is None or plan.keeps(self._numbers.setdefault(step.index, len(self._numbers)))
 
     def _foresee(self, size: int, room: int) -> None:
         """After the first call the size is known, IP-Adapters' records included: plan anew."""
@@ -249,7 +257,7 @@ class Run:
 
     def _thin(self, old: Plan, new: Plan) -> None:
         """Bring every stored record down to a thinner plan."""
-        kept = [i for i, step in enumerate(self._steps) if new.keeps(step.index)]
+        kept = [i for i, step in enumerate(self._steps) if self._keeps(step, new)]
         mean = old.every_head and not new.every_head
         self._steps = [self._steps[i] for i in kept]
         self._records = [
@@ -264,8 +272,9 @@ class Run:
     def _settle(self) -> None:
         """Let the step that is on its way arrive."""
         if self._pending is not None:
-            self._records.append(self._pending.arrival())
-            self._pending = None
+            (step, shipment), self._pending = self._pending, None
+            self._records.append(shipment.arrival())
+            self._steps.append(step)
 
     def trace(self, branch: Branch, model: str, *, newest: bool = False) -> AttentionTrace:
         """All that there is, or the newest finished step alone."""
