@@ -3,11 +3,13 @@
 Prints one JSON line for every kill: what was being done, the call, and the state afterwards.
 """
 
+import io
 import json
 import os
 import shutil
 import signal
 import sys
+import zipfile
 from pathlib import Path
 
 from tiny import tiny_trace
@@ -18,6 +20,8 @@ CALLS = {
     "open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir",
     "os.utime", "shutil.rmtree", "shutil.copyfile", "sqlite3.connect", "fcntl.flock",
 }  # fmt: skip
+#: What is done with an open file; the interpreter reports no events for these.
+WRITES = {"write", "flush", "close", "__exit__"}
 
 
 def die_at(number, told):
@@ -40,6 +44,13 @@ def die_at(number, told):
 
     os.fsync = fsync
     sys.addaudithook(lambda event, _: step(event) if event in CALLS else None)
+
+    def file(_frame, event, called):
+        written = event == "c_call" and called.__name__ in WRITES
+        if written and isinstance(getattr(called, "__self__", None), io.IOBase):
+            step(f"file {called.__name__}")
+
+    sys.setprofile(file)
 
 
 def killed_at(number, work):
@@ -78,6 +89,12 @@ def state(root):
     }
 
 
+def outside(folder):
+    """The files there; a ZIP file with the name of what is wrong in it."""
+    names = sorted(os.listdir(folder))
+    return {n: zipfile.ZipFile(folder / n).testzip() if n == "run.zip" else None for n in names}
+
+
 def main(doing, root):
     root = Path(root)
     trace = tiny_trace()
@@ -101,6 +118,7 @@ def main(doing, root):
         "staged": lambda: Gallery(place).add(trace, folder=folder),
         "restore": lambda: Gallery(place).restore(first.id),
         "empty": lambda: Gallery(place).empty_bin(),
+        "export": lambda: Gallery(place).export(first.id, root / "out" / "run.zip"),
         "list": lambda: list(Gallery(place)),
         "delete": lambda: Gallery(place).delete(first.id),
         "import": lambda: Gallery(place).import_zip(archive),
@@ -111,9 +129,12 @@ def main(doing, root):
         number += 1
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(template, place)
+        shutil.rmtree(root / "out", ignore_errors=True)
+        (root / "out").mkdir()
         (place / ".index.sqlite").unlink(missing_ok=True)
         call = killed_at(number, works[doing])
         line = {"number": number, "call": call, **state(place)}
+        line["outside"] = outside(root / "out")
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 

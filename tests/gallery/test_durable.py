@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def run_script(*arguments):
 
 @pytest.mark.parametrize(("doing", "least"), [("add", 40), ("import", 30), ("attach", 20),
                                               ("delete", 10), ("list", 4), ("staged", 45),
-                                              ("restore", 8), ("empty", 8)])  # fmt: skip
+                                              ("restore", 8), ("empty", 8),
+                                              ("export", 30)])  # fmt: skip
 def test_killed_at_every_call(tmp_path, doing, least):
     states = [json.loads(line) for line in run_script("killed.py", doing, tmp_path).splitlines()]
     *killed, ended = states
@@ -55,6 +57,12 @@ def test_killed_at_every_call(tmp_path, doing, least):
         assert ended["bin"] == []
     if doing in ("add", "staged", "import", "restore"):
         assert {before, after} <= set(counts[:-1]), "killed before and after it was there"
+    if doing == "export":
+        outside = [state["outside"] for state in states]
+        assert all(files in ({}, {"run.zip": None}) for files in outside), "whole or not at all"
+        assert outside[0] == {}
+        assert outside[-1] == {"run.zip": None}
+        assert any("write" in state["call"] for state in killed)
     if doing == "attach":
         assert ended["views"] == ["views/view.gif"]
 
@@ -140,6 +148,17 @@ def test_a_full_disk_spoils_no_view_no_export_and_no_import(gallery, trace, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "gallery", "other", "run.zip"]
 
 
+def test_a_gallery_that_may_only_be_read_is_exported_from(gallery, trace, tmp_path, monkeypatch):
+    run = gallery.add(trace)
+
+    def refuse(_root):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(durable, "private_folder", refuse)
+    assert zipfile.is_zipfile(gallery.export(run.id, tmp_path / "run.zip"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gallery", "run.zip"]
+
+
 def test_files_that_really_cannot_grow(tmp_path):
     code = textwrap.dedent(
         """
@@ -206,6 +225,19 @@ def test_sweeping_leaves_what_is_not_ours_alone(tmp_path):
     Gallery(tmp_path)
     assert (home / "mine" / "thesis.txt").exists()
     assert {p.name for p in home.iterdir()} == {"mine", "yarn.lock", "gate"}
+
+
+def test_sweeping_outside_removes_the_writers_own_file_only(tmp_path):
+    home = tmp_path / "g" / durable.TEMPORARY
+    precious = tmp_path / "precious.txt"
+    partial = tmp_path / ".run.zip.0123456789abcdef.part"
+    for token, named in (("0123456789abcdef", partial), ("fedcba9876543210", precious)):
+        (home / token).mkdir(parents=True)
+        (home / token / durable.ELSEWHERE).write_text(str(named))
+        named.touch()
+    assert durable.sweep(tmp_path / "g") == 2
+    assert precious.exists()
+    assert not partial.exists()
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -30,6 +31,8 @@ TEMPORARY = ".tmp"
 LOCKS = {"gate", "index", "views"}
 #: A private folder, or its lock; whatever else lies there is somebody's own and is left alone.
 PRIVATE = re.compile(r"([0-9a-f]{16})(?:\.lock)?")
+#: A file in a private folder that says where its writer writes outside the gallery.
+ELSEWHERE = "elsewhere"
 #: Without locks, a private folder older than this many seconds has no living writer.
 ABANDONED = 24 * 3600
 
@@ -76,6 +79,24 @@ def private_folder(root: Path) -> Iterator[Path]:
             _lock(held)
             folder.mkdir()
         yield folder
+
+
+@contextlib.contextmanager
+def beside(root: Path, path: Path) -> Iterator[Path]:
+    """A file beside `path`, outside the gallery, to write first and then to rename.
+
+    What a killed writer leaves of it is swept with what it leaves in the gallery, which knows where
+    it is; a gallery that cannot be written to is no hindrance.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            home = stack.enter_context(private_folder(root))
+        except OSError:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        partial = path.absolute().with_name(f".{path.name}.{home.name}.part")
+        stack.callback(partial.unlink, missing_ok=True)
+        (home / ELSEWHERE).write_bytes(os.fsencode(partial))
+        yield partial
 
 
 def sweep(root: Path) -> int:
@@ -182,6 +203,10 @@ def _is_abandoned(folder: Path, lock: Path) -> bool:
 
 
 def _remove(folder: Path, lock: Path) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        partial = Path(os.fsdecode((folder / ELSEWHERE).read_bytes()))
+        if partial.name.endswith(f".{folder.name}.part"):  # its own, whatever the file says
+            partial.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         lock.unlink(missing_ok=True)

@@ -367,14 +367,12 @@ class Gallery:
         """
         run, path = self.get(run_id), Path(path)
         path = path / f"{run.folder.name}.zip" if path.is_dir() else path
-        partial = path.with_name(f".{path.name}.{new_id()}")
-        with durable.told_clearly(f"export run {run.id}"):
-            try:
-                archive.pack(run, partial)
-                durable.sync_file(partial)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+        saying = durable.told_clearly(f"export run {run.id}")
+        with saying, durable.beside(self.root, path) as partial:
+            archive.pack(run, partial)
+            durable.sync_file(partial)
+            os.replace(partial, path)
+            durable.sync_folder(partial.parent)
         return path
 
     def import_zip(self, path: str | os.PathLike[str]) -> Run:
