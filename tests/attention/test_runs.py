@@ -238,6 +238,40 @@ def test_two_pipeline_calls_seen_from_the_bare_denoiser_are_two_runs() -> None:
         assert all(trace.batch == 2 for trace in extractor.traces)
 
 
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "DDPMScheduler"])
+def test_a_loop_by_hand_that_runs_twice_is_two_runs(kind: str) -> None:
+    """One `set_timesteps`, and a scheduler that keeps no index: only the noise tells."""
+    import diffusers
+
+    scheduler = getattr(diffusers, kind)()
+    scheduler.set_timesteps(3)
+    model = unet()
+    keys = torch.randn(1, 7, 32)
+    with RealAttentionExtractor(model, scheduler=scheduler) as extractor:
+        for _ in range(2):
+            x = torch.randn(1, 4, 16, 12)
+            for t in scheduler.timesteps:
+                with torch.no_grad():
+                    x = scheduler.step(model(x, t, keys).sample, t, x).prev_sample
+    expected = scheduler.timesteps.tolist()
+    assert [[s.timestep for s in trace.steps] for trace in extractor.traces] == [expected] * 2
+    assert [[s.index for s in trace.steps] for trace in extractor.traces] == [[0, 1, 2]] * 2
+    assert all(trace.complete for trace in extractor.traces)
+
+
+def test_calls_of_a_bare_denoiser_at_one_timestep_are_one_step() -> None:
+    """As guidance in two calls makes them."""
+    model = unet()
+    with RealAttentionExtractor(model) as extractor:
+        for t in (900, 500, 100):
+            for _ in range(2):
+                model(torch.randn(1, 4, 16, 12), t, torch.randn(1, 7, 32))
+    steps = extractor.trace.steps
+    assert [(s.index, s.call) for s in steps] == [(i, c) for i in range(3) for c in range(2)]
+    assert [s.timestep for s in steps] == [900, 900, 500, 500, 100, 100]
+    assert extractor.trace.audit.passed
+
+
 def test_one_extractor_twice_keeps_its_runs_apart() -> None:
     model = unet()
     extractor = RealAttentionExtractor(model)

@@ -10,6 +10,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -220,10 +221,10 @@ class Recording:
             return True
         if run.last is None:
             return False
-        if timesteps is None:  # no schedule: noise went down, and now it goes up
-            return run.fell and given is not None and given > (run.last_given or 0.0)
         order = schedule.position(scheduler, 0).order
-        return order is not None and run.last.order is not None and order < run.last.order
+        if order is None or timesteps is None:  # no index: noise went down, and now it goes up
+            return run.fell and None not in (given, run.last_given) and given > run.last_given  # type: ignore[operator]
+        return run.last.order is not None and order < run.last.order
 
     def _rows(self, condition: Tensor) -> Rows:
         """The wanted rows; told once for each condition tensor, which pipelines make once a run."""
@@ -243,16 +244,21 @@ class Recording:
 
     def _place(self, run: Run, scheduler: Any, given: float | None) -> schedule.Position | None:
         """Where this call stands; None for a further call of the same step and branch, which
-        guidance by perturbation makes and which is no step of its own.
+        guidance by perturbation makes and which is no step of its own. Of a bare denoiser nobody
+        knows what its calls at one timestep are for: they are calls of one step.
         """
         if run.first is None:
             count = getattr(self.pipe, "_num_timesteps", None)
             run.offset = schedule.offset(scheduler, given, count)
         place = schedule.position(scheduler, run.counted, run.offset)
-        if run.last is not None and scheduler is not None:
-            by_value = given is not None and given == run.last_given
-            if place.order == run.last.order if place.order is not None else by_value:
+        again = given is not None and given == run.last_given
+        if run.last is not None and place.order is not None:
+            again = place.order == run.last.order
+        if run.last is not None and again:
+            if scheduler is not None:
                 return None
+            run.last = replace(run.last, call=run.last.call + 1)
+            return run.last
         run.fell = run.fell or (None not in (given, run.last_given) and given < run.last_given)  # type: ignore[operator]
         run.first = run.first or place
         run.last, run.last_given = place, given
