@@ -24,6 +24,8 @@ _SIDE, _ROOM = 184, 250
 
 def draw_shares(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
     """Each stream's share of the attention over the noise that remained."""
+    from matplotlib.ticker import MaxNLocator
+
     top, muted = page.charts_top, rgb(page.colours.muted)
     title = "share of all attention, as the noise goes"
     text_at(canvas, MARGIN, top - 30, title, BODY, page.colours.text)
@@ -42,7 +44,7 @@ def draw_shares(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
     if known:
         axes.set_xlim(max(x) + 3, min(0.0, float(min(x))))
     else:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(0.5, len(x) + 0.5)
 
 
