@@ -208,6 +208,19 @@ def test_an_adapters_layer_is_read_by_its_own_columns(tmp_path: Any) -> None:
             one.at(3, 3, layer=layer)
 
 
+def test_an_adapters_layer_as_xarray_has_its_own_tokens() -> None:
+    pytest.importorskip("xarray")
+    trace = captured(with_ip_adapter(), {"ip_adapter_image_embeds": [reference()], **SIZE})
+    layer = next(layer for layer in trace.layers if layer.source == "ip_adapter_0")
+    array = trace.to_xarray(layer=layer)
+    assert list(array.token.values) == ["#0", "#1", "#2", "#3"]
+    assert set(array.stream.values) == {"ip_adapter_0"}
+    assert array.attrs["source"] == "ip_adapter_0"
+    assert float(abs(array.sum("token") - 1).max()) < 5e-5
+    assert np.array_equal(array.sel(step=1)[0], trace.attention(layer=layer, step=1)[0])
+    assert trace.to_xarray().attrs["source"] == "condition"
+
+
 def test_custom_diffusion_brings_its_own_projections() -> None:
     pipe = stable_diffusion()
     torch.manual_seed(5)

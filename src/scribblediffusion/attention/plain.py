@@ -99,8 +99,12 @@ def to_xarray(trace: AttentionTrace, layer: LayerSelector, steps: Sequence[Step]
     import xarray
 
     values = np.stack([trace.attention(layer=layer, step=one) for one in steps])
-    columns = trace.columns[CONDITION]
-    named = {token.key: token.text for token in trace.tokens}
+    source = trace.source_of(layer)
+    columns = trace.columns[source]
+    # The tokens of an adapter's reference picture have numbers and no text.
+    named = {c.key: f"#{c.key}" for c in columns if c.key is not None}
+    if source == CONDITION:
+        named = {token.key: token.text for token in trace.tokens}
     noise = [np.nan if s.noise_remaining is None else s.noise_remaining for s in steps]
     texts = [column_name(c, named) for c in columns]
     return xarray.DataArray(
@@ -115,5 +119,10 @@ def to_xarray(trace: AttentionTrace, layer: LayerSelector, steps: Sequence[Step]
             "stream": ("token", [c.stream for c in columns]),
         },
         name="attention",
-        attrs={"prompt": trace.prompt, "branch": trace.branch, "view": "attention"},
+        attrs={
+            "prompt": trace.prompt,
+            "branch": trace.branch,
+            "view": "attention",
+            "source": source,
+        },
     )

@@ -43,7 +43,8 @@ class Recorded:
         records: (position in `steps`, position in `layers`) → weights as stored,
             ``[batch, heads or 1, columns, places]`` in float32, float16 or u8-√p (see `storage`).
         steps: The recorded denoiser calls in the order run.
-        layers: The recorded layers in the order run.
+        layers: The recorded layers in the order of the model's modules, which need not be the
+            order run: UNets list their up blocks before the middle one.
         columns: Of each source (`CONDITION`, or an IP-Adapter's name): what the columns are.
         streams: Name → range of keys. ``text`` and ``sketch`` in the shipped model; joint layers
             have ``image``. Finer names for parts of a stream have a dot: ``text.clip``.
@@ -138,6 +139,15 @@ class Recorded:
             for c in self.columns[CONDITION]
             if c.key is not None
         )
+
+    def source_of(self, layer: LayerSelector = None) -> str:
+        """What these layers attend to: `CONDITION`, or the name of one IP-Adapter.
+
+        Raises:
+            NotRecordedError: There is no such layer.
+            SettingError: They attend to different things.
+        """
+        return self._source_of(self._layers(layer))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 

@@ -229,7 +229,8 @@ class AttentionTrace(Maps):
         """Raw attention with named dimensions; needs the extra ``scribblediffusion[xarray]``.
 
         Args:
-            layer: Which layers; averaged on the largest of their grids (see `attention`).
+            layer: Which layers; averaged on the largest of their grids (see `attention`). Those of
+                an IP-Adapter have its tokens.
             step: Which steps.
 
         Returns:
