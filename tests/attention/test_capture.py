@@ -135,6 +135,23 @@ def test_latest_is_the_newest_finished_step(model: Any) -> None:
     )
 
 
+def test_latest_is_the_newest_step_whatever_the_limit_keeps(model: Any) -> None:
+    """Live reading shows the step that ran last, not one of the record, nor of an earlier run."""
+    with RealAttentionExtractor(model) as extractor:
+        call(model)
+        whole = extractor.trace.nbytes
+    for limit in (1, whole // 100, whole // 4, 3 * whole):
+        seen = []
+        limited = RealAttentionExtractor(model, memory_limit=limit)
+        with pytest.warns(CaptureWarning, match="memory limit"), limited:  # noqa: PT031
+            for t in (900, 700, 500, 300, 100, 950, 450):  # two runs
+                call(model, t)
+                seen.append(limited.latest)
+        assert [trace.steps[0].timestep for trace in seen] == [900, 700, 500, 300, 100, 950, 450]
+        assert all(trace.attention().sum(2) == pytest.approx(1, abs=5e-5) for trace in seen)
+        assert sum(trace.nbytes for trace in limited.traces) <= limit
+
+
 def test_eight_threads_with_eight_models_do_not_mix() -> None:
     models = [unet() for _ in range(8)]
     alone = [call(m, 100 + i) for i, m in enumerate(models)]

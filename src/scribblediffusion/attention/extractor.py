@@ -213,9 +213,12 @@ class RealAttentionExtractor:
 
     @property
     def latest(self) -> AttentionTrace | None:
-        """The newest finished step alone, at any time and from any thread; None before it."""
+        """The newest finished step alone, at any time and from any thread; None before it.
+
+        Also where the memory limit keeps it out of the trace: it is at hand until the next one.
+        """
         for run in reversed(self._recording.runs):
-            if run.kept_steps:
+            if run.newest is not None:
                 return run.trace(self._recording.branch, self._model_name(), newest=True)
         return None
 

@@ -277,6 +277,8 @@ class Recording:
         others = sum(r.nbytes for r in self.runs if r is not run)
         try:
             run.finish(call, self._limit - others)
+            for earlier in self.runs[:-1]:
+                earlier.newest = None
         except SURVIVABLE as error:
             self._lost(error)
         if run.recorded == 1:

@@ -120,6 +120,15 @@ class Call:
     records: dict[Name, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Newest:
+    """The step that finished last, kept or not, and the plan that its records are of."""
+
+    step: Step
+    shipment: Shipment
+    plan: Plan
+
+
 class Run:
     """Everything that one run of the denoiser left behind."""
 
@@ -156,6 +165,7 @@ class Run:
         self._records: list[dict[Name, np.ndarray]] = []
         self._pending: tuple[Step, Shipment] | None = None
         self._numbers: dict[int, int] = {}
+        self.newest: Newest | None = None
         self._kept_calls = 0
         self._nbytes = 0
         self.lock = threading.RLock()
@@ -197,11 +207,6 @@ class Run:
         return 0 if self.first is None or self.last is None else self.last.step - self.first.step
 
     @property
-    def kept_steps(self) -> int:
-        """Denoiser calls whose records are kept."""
-        return len(self._steps) + (self._pending is not None)
-
-    @property
     def recorded(self) -> int:
         """Denoiser calls that were recorded."""
         return self._kept_calls
@@ -216,18 +221,21 @@ class Run:
         """Take over the records of a call that ended."""
         with self.lock:
             self._kept_calls += 1
+            _, captured = self.laid_out()
             self._settle()
             size = sum(r.nelement() * r.element_size() for r in call.records.values())
             if self._kept_calls == 1:
                 self._foresee(size, room)
             keeps = self._keeps(call.step)
             # First what may fail: a step without its records would shift those of later ones.
-            shipment = Shipment(call.records) if keeps else None
+            shipment = Shipment(call.records)
             for name, source in call.records:
                 self.checks[name].produced += source == CONDITION
             if call.proved:
                 self.proved.append(call.step.index)
-            if shipment is not None:
+            if call.records:
+                self.newest = Newest(call.step, shipment, captured)
+            if keeps:
                 self._pending = call.step, shipment
                 self._nbytes += size
                 self._make_room(room)
@@ -283,6 +291,9 @@ class Run:
             some = slice(-1, None) if newest else slice(None)
             steps, records = self._steps[some], self._records[some]
             frame, plan = self.laid_out()
+            if newest and self.newest is not None:
+                plan = self.newest.plan
+                steps, records = [self.newest.step], [self.newest.shipment.arrival()]
             layers = self._layers(frame, plan, records)
             number = {name: i for i, name in enumerate(layers)}
             pictures, previews = self.pictures, list(self.previews)
