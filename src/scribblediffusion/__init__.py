@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scribblediffusion.attention.extractor import RealAttentionExtractor
+    from scribblediffusion.attention.extractor import CaptureWarning, RealAttentionExtractor
     from scribblediffusion.attention.trace import AttentionTrace
     from scribblediffusion.errors import (
         AttentionError,
@@ -47,6 +47,7 @@ __all__ = [
     "AttentionTrace",
     "AttentionVisualizer",
     "CaptureError",
+    "CaptureWarning",
     "Gallery",
     "GalleryError",
     "InputError",
@@ -73,6 +74,7 @@ __all__ = [
 _HOMES = {
     "AttentionTrace": "attention.trace",
     "AttentionVisualizer": "visualizer",
+    "CaptureWarning": "attention.extractor",
     "Gallery": "gallery",
     "RealAttentionExtractor": "attention.extractor",
     "ScribblePipeline": "pipeline",

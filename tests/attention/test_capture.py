@@ -64,7 +64,19 @@ def test_a_model_without_a_condition_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"heads": "some"}, {"tokens": "few"}, {"branch": "half"}, {"memory_limit": 0}],
+    [
+        {"heads": "some"},
+        {"tokens": "few"},
+        {"branch": "half"},
+        {"memory_limit": 0},
+        {"memory_limit": None},
+        {"memory_limit": "1 GiB"},
+        {"memory_limit": True},
+        {"layers": None},
+        {"layers": []},
+        {"layers": 3},
+        {"layers": ["mid_block.*", None]},
+    ],
 )
 def test_wrong_settings_are_named(model: Any, wrong: dict) -> None:
     with pytest.raises(SettingError, match=next(iter(wrong))):

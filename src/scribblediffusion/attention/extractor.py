@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -79,8 +80,11 @@ class RealAttentionExtractor:
         _one_of("heads", heads, ("mean", "all"))
         _one_of("tokens", tokens, ("used", "all"))
         _one_of("branch", branch, ("full", "sketch_only", "unconditional"))
-        if memory_limit <= 0:
+        if not isinstance(memory_limit, Real) or isinstance(memory_limit, bool):
+            raise SettingError(f"memory_limit={memory_limit!r}: give a number of bytes, 1 << 30")
+        if not memory_limit > 0:
             raise SettingError(f"memory_limit={memory_limit}: give a number of bytes above 0")
+        _refuse_layers(layers)
         self._denoiser = denoiser_of(target)
         self._pipe = None if isinstance(target, nn.Module) else target
         if branch != "full" and self._pipe is None:
@@ -273,6 +277,15 @@ def _take_out(observers: list[Any], observer: Any) -> None:
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise SettingError(f"{name}={value!r}: there are {', '.join(map(repr, choices))}")
+
+
+def _refuse_layers(layers: Any) -> None:
+    """Refuse what is no glob and no globs."""
+    globs = [layers] if isinstance(layers, str) else layers
+    if not isinstance(globs, Sequence) or not globs or not all(isinstance(g, str) for g in globs):
+        raise SettingError(
+            f"layers={layers!r}: give a glob over module paths or several; '*' means all"
+        )
 
 
 def _wanted_steps(steps: Any) -> frozenset[int] | slice | None:
