@@ -13,6 +13,7 @@ from scribblediffusion.attention.frames import Wish
 from scribblediffusion.attention.layout import KeyLayout, prompt_record
 from scribblediffusion.attention.records import Prompt, Step, Word
 from scribblediffusion.errors import CaptureError
+from scribblediffusion.model import unet as shipped
 from scribblediffusion.prompt import Piece, Reading, ReadWord
 from scribblediffusion.sketch import REGIONS
 
@@ -94,6 +95,34 @@ def test_masks_of_every_shape_hide_exactly(shape: tuple[int, ...], kind: str) ->
     p = folding.weights(q, k, folding.as_mask(mask, 2, 3), torch.empty(2, 3, 7, 5))
     assert not p[:, :, 2].any()
     assert torch.allclose(p.sum(2), torch.ones(()), atol=1e-6)
+
+
+@pytest.mark.parametrize("places", [1, 9])
+@pytest.mark.parametrize("kind", ["bool", "minus_infinity"])
+def test_a_place_that_sees_no_key_has_zeros_and_no_nan(kind: str, places: int) -> None:
+    q, k, v = tensors(2, 2, 9, 7, 4)
+    seen = torch.ones(2, 1, places, 7, dtype=torch.bool)
+    seen[1, :, 0] = False
+    mask = seen if kind == "bool" else torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    kept = folding.Kept(torch.tensor([0, 2]), [torch.tensor([1, 3, 4, 5, 6])])
+    record, mixed = folding.fold(q, k, 0.5, mask, kept, every_head=True, v=v)
+    sums = record.sum(2)
+    blind = slice(None) if places == 1 else slice(0, 1)
+    assert not sums[1, :, blind].any()
+    assert torch.allclose(sums[0], torch.ones(()), atol=1e-6)
+    assert torch.allclose(sums[1, :, 1:], torch.full((), float(places > 1)), atol=1e-6)
+    real = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=0.5)
+    assert torch.allclose(mixed, real, atol=1e-5)
+
+
+def test_a_bias_of_bfloat16_leaves_keys_out() -> None:
+    """Its −10000 is −9984: too far below 0 all the same."""
+    bias = torch.where(torch.arange(7) < 3, 0.0, -10000.0).to(torch.bfloat16)
+    assert bias.min() == -9984
+    seen = folding._seen(folding.as_mask(bias[None], 1, 2))
+    assert seen is not None
+    assert seen.tolist() == [0, 1, 2]
+    assert shipped.NO_WEIGHT == folding.NO_WEIGHT
 
 
 def test_plans_give_up_heads_then_resolution_then_steps() -> None:

@@ -22,11 +22,12 @@ class LayerAudit:
     """What was checked of one layer.
 
     Attributes:
-        name: The layer, with the IP-Adapter's name behind it where it is one.
+        name: The layer. Its IP-Adapters have no entry of their own: their row sums and what they
+            add to the output are checked with their layer's.
         row_sum_error: Largest |sum over all keys − 1| over all places, heads and steps.
         output_error: ‖rebuilt − returned‖ / ‖returned‖, the worst sample step; None where no
             sample step reached the layer.
-        produced: Records that the layer gave.
+        produced: Records of the condition that the layer gave.
         expected: Records that it should have given: one for each recorded step.
     """
 

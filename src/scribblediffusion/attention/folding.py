@@ -21,8 +21,9 @@ from scribblediffusion.attention.resample import area_matrix
 PIECE, LARGE_PIECE = 1 << 18, 1 << 24
 #: Places of the smallest piece: fewer leave vector units idle.
 _FEWEST = 64
-#: A bias so far below another leaves a key weight 0 exactly; diffusers masks with −10000.
-NO_WEIGHT = 9999.0
+#: A bias so far below another leaves a key weight 0 exactly. Diffusers masks with −10000, of which
+#: bfloat16 makes −9984.
+NO_WEIGHT = 9900.0
 
 #: Positions among the keys: a slice where they are in a row (a view), else their numbers.
 Positions = slice | Tensor
@@ -69,6 +70,9 @@ def positions(numbers: Sequence[int], device: torch.device | None = None) -> Pos
 def weights(q: Tensor, k: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
     """The attention weights ``[B, H, K, S]``, keys before places, written into `out`.
 
+    A place from which every key is hidden has weight 0 on all of them, as in torch's kernels: its
+    row does not sum to 1, and the audit says so.
+
     Args:
         q: Queries ``[B, H, S, D]`` in float32.
         k: Keys ``[B, H, K, D]`` in float32, the scale multiplied in.
@@ -76,13 +80,18 @@ def weights(q: Tensor, k: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
         out: float32 ``[B, H, K, S]``.
     """
     torch.matmul(k, q.transpose(-1, -2), out=out)
-    if mask is not None:
-        mask = mask.transpose(-1, -2)
-        if mask.dtype == torch.bool:
-            out.masked_fill_(~mask, -torch.inf)
-        else:
-            out.add_(mask)
-    return torch.softmax(out, dim=-2, out=out)
+    if mask is None:
+        return torch.softmax(out, dim=-2, out=out)
+    mask = mask.transpose(-1, -2)
+    hidden = ~mask if mask.dtype == torch.bool else mask == -torch.inf
+    blind = hidden.all(dim=-2, keepdim=True)
+    if mask.dtype == torch.bool:
+        out.masked_fill_(hidden, -torch.inf)
+    else:
+        out.add_(mask)
+    torch.softmax(out, dim=-2, out=out)
+    # Off the CPU asking whether there is one would make the accelerator wait.
+    return out.masked_fill_(blind, 0) if out.device.type != "cpu" or bool(blind.any()) else out
 
 
 def fold(

@@ -1,7 +1,9 @@
 """Where a denoiser call stands in its run, read from the scheduler that runs it.
 
-A call is placed by the scheduler's own index, never by the timestep's value: Heun and PNDM
-repeat timesteps, and FLUX gives its model t/1000. Noise remaining is b/(a+b) for a sample
+A call is placed by the scheduler's own index where it keeps one, not by the timestep's value:
+Heun and PNDM repeat timesteps, and FLUX gives its model t/1000. A scheduler without an index (DDIM,
+DDPM) repeats none: there calls are counted, from the place of the first call's timestep in the
+schedule, and an equal timestep means the same step. Noise remaining is b/(a+b) for a sample
 a·image + b·noise:
 
 - flow matching, or flow sigmas in any scheduler: a = 1 − σ, b = σ, so it is σ;

@@ -7,9 +7,10 @@ the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its metadata h
 the whole file with the digest's own 64 characters written as zeros. A file of which any byte was
 lost or changed is refused by name. The same trace gives the same bytes.
 
-Weights are stored as float16 (default; a relative error of at most 5e-4, and sums over keys within
-5e-4 of 1), float32 (exact), or ``u8-sqrt``: round(255·√p), a quarter of float32, with an error of
-at most 0.004. In float16 a weight below 3e-8 becomes 0.
+Weights are stored as float16 (default; a relative error of at most 5e-4 down to 6.1e-5 and below it
+an error of at most 3e-8, so that a weight below 3e-8 becomes 0; sums over keys within 5e-4 of 1),
+float32 (exact), or ``u8-sqrt``: round(255·√p), a quarter of float32, with an error of at most
+0.004.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 from scribblediffusion.model.aligned import AlignedModel
 from scribblediffusion.model.place import PlaceEmbedding, align_heads, orthonormal
 
-#: A key whose bias lies so far below another's has weight exactly 0; diffusers masks with −10000.
-NO_WEIGHT = 9999.0
+#: A key whose bias lies so far below another's has weight exactly 0. Diffusers masks with −10000,
+#: of which bfloat16 makes −9984.
+NO_WEIGHT = 9900.0
 #: Seeds of the fixed maps: image side and context side.
 QUERY_SEED, CONTEXT_SEED = 11, 7
 
