@@ -83,6 +83,32 @@ def test_words_cut_off_are_named_and_partly_cut_ones_too() -> None:
     assert reading.words[4].tokens == ()
 
 
+@pytest.mark.parametrize("kind", list(TOKENIZERS))
+def test_what_stands_before_the_prompt_is_no_part_of_it(kind: str) -> None:
+    tokenizer, text = TOKENIZERS[kind](), "a red: a red apple, red"
+    alone = read(tokenizer, tokenizer("a red apple, red")["input_ids"], ["a red apple, red"])
+    ids = tokenizer(text, padding="max_length", max_length=20)["input_ids"]
+    whole = read(tokenizer, ids, [text])
+    rest = whole.after(len("a red: "))
+    assert rest.text == "a red apple, red"
+    assert [w.text for w in rest.words] == ["a", "red", "apple", ",", "red"]
+    assert [w.occurrence for w in rest.words] == [0, 0, 0, 0, 1]
+    assert [w.start for w in rest.words] == [w.start for w in alone.words]
+    assert [w.tokens for w in rest.words] == [w.tokens for w in whole.words[3:]]
+    assert all(rest.pieces[i].special for w in whole.words[:3] for i in w.tokens)
+    assert len(rest.pieces) == len(whole.pieces)
+
+
+def test_words_cut_off_stay_cut_off_without_what_stands_before() -> None:
+    tokenizer, text = clip_tokenizer(), "red: a red apple banana pie"
+    ids = tokenizer(text, max_length=9, truncation=True)["input_ids"]
+    assert read(tokenizer, ids, [text]).truncated == ("banana", "pie")
+    assert read(tokenizer, ids, [text]).after(5).truncated == ("banana", "pie")
+    assert [w.whole for w in read(tokenizer, ids, [text]).after(5).words] == [True] * 3 + [
+        False
+    ] * 2
+
+
 def test_an_empty_prompt_has_no_words() -> None:
     for make in TOKENIZERS.values():
         tokenizer = make()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["Piece", "ReadWord", "Reading", "read", "split_words"]
@@ -80,6 +80,25 @@ class Reading:
     def truncated(self) -> tuple[str, ...]:
         """Words that the length limit cut off, wholly or in part."""
         return tuple(w.text for w in self.words if not w.whole)
+
+    def after(self, start: int) -> Reading:
+        """The same without the text before a character; tokens of that stand for no word.
+
+        Occurrences and positions are counted anew, in the text that is left.
+        """
+        pieces = tuple(
+            replace(
+                piece,
+                start=max(piece.start - start, 0),
+                end=max(piece.end - start, 0),
+                special=piece.special or piece.end <= start,
+            )
+            for piece in self.pieces
+        )
+        cut = (w.start + len(w.text) - 1 for w in self.words if not w.whole)
+        limit = min(cut, default=len(self.text)) - start
+        text = self.text[start:]
+        return replace(self, text=text, pieces=pieces, words=_words(text, pieces, limit))
 
 
 def split_words(text: str) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_pipelines import FAMILIES, latents_of, pixart, sdxl, stable_diffusion
+from tiny_pipelines import FAMILIES, latents_of, pixart, sana, sdxl, stable_diffusion
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.trace import AttentionTrace
@@ -115,3 +115,36 @@ def test_pixart_with_the_same_prompt_on_both_sides() -> None:
     with RealAttentionExtractor(pipe) as extractor:
         latents_of(pipe, ["a red", "apple"], negative_prompt=["a red", "red"], **options)
     assert [prompt.text for prompt in extractor.trace.prompts] == ["a red", "apple"]
+
+
+# ── Sana instructs its language model ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("negative", ["", "apple"])
+def test_the_prompt_is_what_the_person_gave_not_the_instruction(negative: str) -> None:
+    pipe, options = sana(), FAMILIES["sana"][1]
+    instruction = ["Be red, red apple:", "a red ape -> a red apple.", "User Prompt: "]
+    options = options | {"complex_human_instruction": instruction, "negative_prompt": negative}
+    expected = latents_of(pipe, "A Red apple, red", **options)
+    with RealAttentionExtractor(pipe) as extractor:
+        assert torch.equal(latents_of(pipe, "A Red apple, red", **options), expected)
+    trace = extractor.trace
+    assert trace.prompt == "a red apple, red"  # as Sana made it ready
+    assert [word.text for word in trace.words] == ["a", "red", "apple", ",", "red"]
+    assert [word.occurrence for word in trace.words] == [0, 0, 0, 0, 1]
+    assert trace.audit.passed
+    named = {token.key: token.text for token in trace.tokens}
+    assert [named[key].strip() for key in trace.words[1].keys] == ["red"]
+    first, second = (trace.word("red", occurrence=n) for n in (0, 1))
+    assert not np.array_equal(first, second)
+    with RealAttentionExtractor(pipe, branch="unconditional") as extractor:
+        latents_of(pipe, "A Red apple, red", **options)
+    assert extractor.trace.prompt == negative
+
+
+def test_a_second_prompt_that_ends_the_first_is_no_instruction() -> None:
+    pipe = sdxl()
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "a red apple", prompt_2="apple", negative_prompt="red apple", **SIZE)
+    assert extractor.trace.prompt == "a red apple"
+    assert [word.text for word in extractor.trace.words] == ["a", "red", "apple"]

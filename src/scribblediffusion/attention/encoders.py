@@ -138,7 +138,7 @@ class EncoderWatch:
         call = Encoded(name, ids, run=self._run, first=not known if seen else None)
         for row in ids.tolist():
             reading = self._read(name, tokenizer, row, seen)
-            call.readings.append(reading)
+            call.readings.append(_as_given(reading, texts.given))
             text = None if reading is None else reading.text
             call.wanted.append(text in texts.prompts if text in seen else None)
         self._open[name] = call
@@ -250,6 +250,16 @@ def _encoders(pipe: Any) -> Iterator[tuple[str, nn.Module, Any]]:
         encoder = getattr(pipe, f"text_encoder{suffix}", None)
         if isinstance(encoder, nn.Module):
             yield f"text_encoder{suffix}", encoder, getattr(pipe, f"tokenizer{suffix}", None)
+
+
+def _as_given(reading: Reading | None, given: Sequence[str]) -> Reading | None:
+    """Without what a pipeline itself put before the prompt: Sana instructs its language model."""
+    if reading is None:
+        return None
+    text = reading.text.lower()
+    ends = [t.strip() for t in given if t.strip() and text.endswith(t.strip().lower())]
+    start = len(text) - len(max(ends, key=len, default=text))
+    return reading.after(start) if text[:start].strip() else reading
 
 
 def _states(output: Any) -> Iterator[Tensor]:
