@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import PNDMScheduler
 from test_acceptance import ScribbleLike
-from tiny_pipelines import FAMILIES, flux, latents_of, stable_diffusion, unet
+from tiny_pipelines import FAMILIES, flux, latents_of, sdxl, stable_diffusion, unet
 
 from scribblediffusion.attention.extractor import CaptureWarning, RealAttentionExtractor
 from scribblediffusion.errors import CaptureError, NotRecordedError, SettingError
@@ -290,6 +290,39 @@ def test_true_guidance_has_an_unconditional_branch_of_its_own() -> None:
     assert trace.prompt == "dim"
     assert [step.index for step in trace.steps] == [0, 1, 2]
     assert trace.audit.passed
+
+
+@pytest.mark.parametrize(
+    "kind", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"]
+)
+def test_a_run_that_stops_before_its_schedule_is_complete(name: str) -> None:
+    """SDXL's base model hands over to a refiner at `denoising_end`."""
+    import diffusers
+
+    pipe = sdxl()
+    pipe.scheduler = getattr(diffusers, f"{name}Scheduler")()
+    options: dict[str, Any] = {"steps": 10, "denoising_end": 0.5, **SIZE}
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, **options)
+    trace = extractor.trace
+    assert trace.complete
+    assert trace.steps[-1].index < 9
+    assert extractor.forecast == trace.nbytes
+    with RealAttentionExtractor(pipe, steps=[-1]) as extractor:
+        latents_of(pipe, **options)
+    last = [s for s in trace.steps if s.index == trace.steps[-1].index]
+    assert list(extractor.trace.steps) == last
+
+
+def test_a_loop_by_hand_is_not_told_by_an_earlier_call_of_the_pipeline() -> None:
+    pipe = stable_diffusion()
+    latents_of(pipe, steps=2, **SIZE)
+    pipe.scheduler.set_timesteps(5)
+    keys = torch.randn(1, 77, 32)
+    with RealAttentionExtractor(pipe, steps=[-1]) as extractor:
+        for t in pipe.scheduler.timesteps:
+            pipe.unet(torch.randn(1, 4, 16, 12), t, keys)
+    assert [step.index for step in extractor.trace.steps] == [4]
 
 
 def test_steps_that_never_ran_are_named() -> None:

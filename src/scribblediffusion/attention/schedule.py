@@ -124,30 +124,40 @@ def offset(scheduler: Any, given: float | None, count: int | None = None) -> int
     return left_out if left_out in equal else next(iter(equal), 0)
 
 
-def is_last(scheduler: Any, place: Position) -> bool:
-    """Whether the schedule ends with this call; always where there is no schedule."""
+def is_last(
+    scheduler: Any, place: Position, first: Position | None = None, count: int | None = None
+) -> bool:
+    """Whether the schedule ends with this call; always where there is no schedule.
+
+    Args:
+        scheduler: The scheduler of the run, or None.
+        place: Where the call stands.
+        first: Where the first call of the run stood.
+        count: How many timesteps the pipeline says it will run: it may stop before the schedule
+            does (`denoising_end`).
+    """
     timesteps = getattr(scheduler, "timesteps", None)
-    return timesteps is None or place.at + 1 >= len(timesteps)
+    return timesteps is None or place.at + 1 >= _end(len(timesteps), first, count)
 
 
-def planned(scheduler: Any, first: Position) -> list[int] | None:
+def planned(scheduler: Any, first: Position, count: int | None = None) -> list[int] | None:
     """The step of every call of the run, counted from its first; None if there is no schedule.
 
-    Heun's three steps are ``[0, 0, 1, 1, 2]``.
+    Heun's three steps are ``[0, 0, 1, 1, 2]``. Arguments as for `is_last`.
     """
     timesteps = getattr(scheduler, "timesteps", None)
     if timesteps is None:
         return None
+    end = _end(len(timesteps), first, count)
     if first.order is None:
-        return list(range(len(timesteps) - first.step))
-    ends = range(first.order, max(len(timesteps) - first.skipped, first.order + 1))
-    return [_placed(scheduler, order, first.skipped).step - first.step for order in ends]
+        return list(range(end - first.step))
+    orders = range(first.order, max(end - first.skipped, first.order + 1))
+    return [_placed(scheduler, order, first.skipped).step - first.step for order in orders]
 
 
-def total_steps(scheduler: Any, first: Position) -> int | None:
-    """Steps that the run will have, or None if there is no schedule."""
-    calls = planned(scheduler, first)
-    return None if calls is None else calls[-1] + 1
+def _end(length: int, first: Position | None, count: int | None) -> int:
+    """Where in the list of timesteps a run ends."""
+    return length if first is None or not count else min(length, first.at + count)
 
 
 def describe(scheduler: Any, place: Position, first: Position, given: float | None) -> Step:

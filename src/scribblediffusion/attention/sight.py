@@ -33,11 +33,16 @@ def calls_of(target: Any, thread: int | None = None) -> Iterator[Mapping[str, An
         target: The object.
         thread: Number of the thread that is looked at; None for this one.
     """
-    frame = sys._getframe(1) if thread is None else sys._current_frames().get(thread)
+    frame = sys._getframe() if thread is None else sys._current_frames().get(thread)
     while frame is not None:
         if frame.f_code.co_varnames[:1] == ("self",) and frame.f_locals.get("self") is target:
             yield frame.f_locals
         frame = frame.f_back
+
+
+def is_running(target: Any, thread: int | None = None) -> bool:
+    """Whether a thread (None: this one) is inside a method of this object at the moment."""
+    return any(True for _ in calls_of(target, thread))
 
 
 def said(target: Any, name: str) -> Any:
