@@ -66,6 +66,7 @@ def no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stable_diffusion", swapped_query_heads),
         ("stable_diffusion", heads_last_instead_of_first),
         ("pixart", no_mask),
+        ("sana", no_mask),
         ("sd3", wrong_scale),
         ("sd3", wrong_join),
         ("flux", no_rotary),

@@ -292,9 +292,7 @@ def test_true_guidance_has_an_unconditional_branch_of_its_own() -> None:
     assert trace.audit.passed
 
 
-@pytest.mark.parametrize(
-    "kind", ["DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"]
-)
+@pytest.mark.parametrize("name", ["DDIM", "EulerDiscrete", "HeunDiscrete"])
 def test_a_run_that_stops_before_its_schedule_is_complete(name: str) -> None:
     """SDXL's base model hands over to a refiner at `denoising_end`."""
     import diffusers
