@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from scribbles import small_pipeline
-from tiny_pipelines import FAMILIES, latents_of, stable_diffusion, unet
+from tiny_pipelines import FAMILIES, latents_of, sdxl, stable_diffusion, unet
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.intervention import KnockOut
@@ -237,3 +238,32 @@ def test_every_processor_that_is_accepted_heeds_the_mask(name):
     assert not trace.word("apple", view="attention", step=0).any()
     assert trace.word("apple", view="attention", step=1).min() > 0
     assert trace.audit.passed, str(trace.audit)
+
+
+def test_each_run_of_a_loop_by_hand_has_its_own_steps():
+    """One `set_timesteps` and no index: the noise goes up again where the second run begins."""
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(3)
+    model, keys = unet(), torch.randn(1, 7, 32)
+    with (
+        KnockOut(model, 3, steps=[0], scheduler=scheduler) as knock,
+        RealAttentionExtractor(model, scheduler=scheduler) as extractor,
+    ):
+        for _ in range(2):
+            for t in scheduler.timesteps:
+                model(torch.randn(1, 4, 16, 12), t, keys)
+    assert knock.applied == 2 * len(extractor.traces[0].layers)
+    assert len(extractor.traces) == 2
+    for trace in extractor.traces:
+        dark = [not trace.token(3, view="attention", step=step).any() for step in trace.steps]
+        assert dark == [True, False, False]
+
+
+def test_the_last_step_is_the_last_one_that_runs():
+    pipe = sdxl()
+    options = {"steps": 10, "denoising_end": 0.5, "height": 32, "width": 24}
+    with KnockOut(pipe, "apple", steps=[-1]), RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, **options)
+    trace = extractor.trace
+    dark = [not trace.word("apple", view="attention", step=step).any() for step in trace.steps]
+    assert dark == [False] * (len(trace.steps) - 1) + [True]

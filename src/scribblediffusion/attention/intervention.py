@@ -34,6 +34,7 @@ from scribblediffusion.attention.families import Site, denoiser_of, find_sites
 from scribblediffusion.attention.frames import Wish
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Prompt, Region, Word
+from scribblediffusion.attention.sight import calls_said
 from scribblediffusion.errors import (
     CaptureError,
     SettingError,
@@ -76,28 +77,41 @@ class _Clock:
     given: float | None = None
     counted: int = 0
     offset: int = 0
+    fell: bool = False
 
-    def tick(self, given: float | None) -> tuple[int, int | None]:
-        """The step of the call that begins, from 0, and how many there will be if known."""
+    def tick(self, given: float | None, count: int | None = None) -> tuple[int, int | None]:
+        """The step of the call that begins, from 0, and how many there will be if known.
+
+        Args:
+            given: The timestep of the call.
+            count: How many timesteps the pipeline says it will run.
+        """
         timesteps = getattr(self.scheduler, "timesteps", None)
-        order = schedule.position(self.scheduler, 0).order
-        back = order is not None and self.last is not None and order < (self.last.order or 0)
-        if self.first is None or timesteps is not self.timesteps or back:
-            self.timesteps, self.first, self.last, self.counted = timesteps, None, None, 0
-            self.offset = schedule.offset(self.scheduler, given)
+        if self.first is None or timesteps is not self.timesteps or self._back(given):
+            self.timesteps, self.first, self.last, self.given = timesteps, None, None, None
+            self.counted, self.fell = 0, False
+            self.offset = schedule.offset(self.scheduler, given, count)
         place = schedule.position(self.scheduler, self.counted, self.offset)
         if self._again(place, given) and self.last is not None:
             place = self.last
         else:
             self.counted += 1
         self.first = self.first or place
+        self.fell = self.fell or (None not in (given, self.given) and given < self.given)  # type: ignore[operator]
         self.last, self.given = place, given
-        planned = schedule.planned(self.scheduler, self.first)
+        planned = schedule.planned(self.scheduler, self.first, count)
         return place.step - self.first.step, None if planned is None else planned[-1] + 1
+
+    def _back(self, given: float | None) -> bool:
+        """Whether the call is of another run: an index that goes back, or noise that goes up."""
+        order = schedule.position(self.scheduler, 0).order
+        if order is not None:
+            return self.last is not None and order < (self.last.order or 0)
+        return self.fell and None not in (given, self.given) and given > self.given  # type: ignore[operator]
 
     def _again(self, place: schedule.Position, given: float | None) -> bool:
         """Whether this is a further call of the same step, as guidance by parts makes them."""
-        if self.last is None or self.scheduler is None:
+        if self.last is None:
             return False
         if place.order is not None:
             return place.order == self.last.order
@@ -210,7 +224,7 @@ class KnockOut:
         if not isinstance(condition, Tensor):
             raise CaptureError("the denoiser was called without encoder_hidden_states")
         self._calls += 1
-        index, total = self._clock.tick(_number(given.get("timestep")))
+        index, total = self._clock.tick(_number(given.get("timestep")), calls_said(self._pipe))
         if self._watch is not None:
             self._watch.run_begins()
         self._out = self._chosen(condition) if self._wish.wants(index, total) else None

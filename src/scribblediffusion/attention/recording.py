@@ -25,7 +25,7 @@ from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.recorder import record_layer
 from scribblediffusion.attention.run import Call, Run
-from scribblediffusion.attention.sight import is_running
+from scribblediffusion.attention.sight import calls_said, is_running
 from scribblediffusion.attention.taps import Sighting
 from scribblediffusion.errors import CaptureError
 
@@ -156,7 +156,7 @@ class Recording:
             return None
         first = run.first or place
         step = schedule.describe(scheduler, place, first, given_time)
-        count = self._count()
+        count = calls_said(self.pipe)
         run.complete = run.complete or schedule.is_last(scheduler, place, first, count)
         if run.frame is None:
             run.declare(self.sites)
@@ -243,18 +243,13 @@ class Recording:
         layout = give() if callable(give) else None
         return layout if isinstance(layout, KeyLayout) else None
 
-    def _count(self) -> int | None:
-        """How many timesteps the pipeline says that its running call makes; None if none runs."""
-        count = getattr(self.pipe, "_num_timesteps", None)
-        return count if isinstance(count, int) and is_running(self.pipe) else None
-
     def _place(self, run: Run, scheduler: Any, given: float | None) -> schedule.Position | None:
         """Where this call stands; None for a further call of the same step and branch, which
         guidance by perturbation makes and which is no step of its own. Of a bare denoiser nobody
         knows what its calls at one timestep are for: they are calls of one step.
         """
         if run.first is None:
-            run.offset = schedule.offset(scheduler, given, self._count())
+            run.offset = schedule.offset(scheduler, given, calls_said(self.pipe))
         place = schedule.position(scheduler, run.counted, run.offset)
         again = given is not None and given == run.last_given
         if run.last is not None and place.order is not None:

@@ -53,6 +53,12 @@ def said(target: Any, name: str) -> Any:
     return found
 
 
+def calls_said(pipe: Any) -> int | None:
+    """How many timesteps a pipeline says that its running call makes; None if none is running."""
+    count = getattr(pipe, "_num_timesteps", None)
+    return count if isinstance(count, int) and is_running(pipe) else None
+
+
 def texts_in_sight(pipe: Any) -> Texts:
     """Prompts and negative prompts of a pipeline's running calls.
 
