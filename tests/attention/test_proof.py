@@ -7,7 +7,7 @@ import torch
 from tiny_pipelines import FAMILIES, latents_of, unet
 from torch import Tensor
 
-from scribblediffusion.attention import folding, taps
+from scribblediffusion.attention import folding, recorder, taps
 from scribblediffusion.attention.audit import Audit
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 
@@ -58,6 +58,32 @@ def no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folding, "as_mask", lambda mask, batch, heads: None)
 
 
+def shifted_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key's weights in the column of the next one: rows still sum to 1."""
+    real = recorder._columns
+
+    def shifted(frame: Any, at: Any) -> folding.Kept:
+        kept = real(frame, at)
+        numbers = torch.arange(at.k.shape[2])[kept.single]
+        return folding.Kept(numbers.roll(1), kept.summed)
+
+    monkeypatch.setattr(recorder, "_columns", shifted)
+
+
+def swapped_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of the padding in place of a word's, and the other way round."""
+    real = recorder._columns
+
+    def swapped(frame: Any, at: Any) -> folding.Kept:
+        kept = real(frame, at)
+        every = torch.arange(at.k.shape[2])
+        single, rest = every[kept.single].clone(), every[kept.summed[0]].clone()
+        single[1], rest[0] = rest[0].item(), single[1].item()
+        return folding.Kept(single, [rest, *kept.summed[1:]])
+
+    monkeypatch.setattr(recorder, "_columns", swapped)
+
+
 @pytest.mark.parametrize(
     ("name", "sabotage"),
     [
@@ -67,6 +93,12 @@ def no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stable_diffusion", heads_last_instead_of_first),
         ("pixart", no_mask),
         ("sana", no_mask),
+        ("stable_diffusion", shifted_columns),
+        ("stable_diffusion", swapped_rest),
+        ("sana", shifted_columns),
+        ("sd3", shifted_columns),
+        ("sd3", swapped_rest),
+        ("flux", shifted_columns),
         ("sd3", wrong_scale),
         ("sd3", wrong_join),
         ("flux", no_rotary),

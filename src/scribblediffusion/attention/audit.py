@@ -25,8 +25,9 @@ class LayerAudit:
         name: The layer. Its IP-Adapters have no entry of their own: their row sums and what they
             add to the output are checked with their layer's.
         row_sum_error: Largest |sum over all keys − 1| over all places, heads and steps.
-        output_error: ‖rebuilt − returned‖ / ‖returned‖, the worst sample step; None where no
-            sample step reached the layer.
+        output_error: ‖rebuilt − returned‖ / ‖returned‖, the worst sample step; the same of a fixed
+            number for each key, as its column has it, so that columns of other keys are seen.
+            None where no sample step reached the layer.
         produced: Records of the condition that the layer gave.
         expected: Records that it should have given: one for each recorded step.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ def record_layer(run: Run, call: Call, site: Site, sighting: Sighting, output: A
     at = _pick(whole, call, frame.grids[site.name], site)
     run.note_dtype(at.q.dtype)
     projection = proof.projection_of(site, sighting.hidden) if call.proved else None
+    codes = None if projection is None else _codes(run, frame, at)
     record, mixed = folding.fold(
         at.q,
         at.k,
@@ -43,8 +45,13 @@ def record_layer(run: Run, call: Call, site: Site, sighting: Sighting, output: A
         at.mask,
         _kept(run, frame, at),
         every_head=plan.every_head,
-        v=None if at.v is None or projection is None else projection.values(at.v),
+        v=None
+        if at.v is None or projection is None or codes is None
+        else codes.beside(projection.values(at.v)),
     )
+    if mixed is not None and codes is not None:
+        mixed, coded = mixed[..., :-1], mixed[..., -1]
+        run.checks[site.name].note_output(codes.error(record, coded))
     _keep(run, call, site, CONDITION, record)
     apart = isinstance(output, tuple) and len(output) == 3  # FLUX with an adapter
     after = proof.projection_of(site, sighting.hidden, bare=True) if apart else projection
@@ -125,6 +132,48 @@ def _pick(whole: Attended, call: Call, grid: tuple[int, int], site: Site) -> Att
         image=whole.image,
         plain_q=whole.plain_q,
     )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A fixed random number for each column, which each of its keys brings as one more value.
+
+    What the weights make of the keys' numbers must be what the record makes of the columns': so a
+    record whose columns are those of other keys fails the proof.
+    """
+
+    columns: Tensor
+    keys: Tensor
+
+    def beside(self, values: Tensor) -> Tensor:
+        """Values ``[B, H, K, D]`` → ``[B, H, K, D + 1]``."""
+        own = self.keys[:, None].expand(*values.shape[:3], 1)
+        return torch.cat([values.float(), own], dim=-1)
+
+    def error(self, record: Tensor, coded: Tensor) -> Tensor:
+        """How far a record ``[B, H or 1, C, S]`` is from the weighted numbers ``[B, H, S]``."""
+        of_columns = (record * self.columns[:, None]).sum(dim=2)
+        heads = coded if record.shape[1] == coded.shape[1] else coded.mean(dim=1, keepdim=True)
+        return proof.relative_error(of_columns, heads)
+
+
+def _codes(run: Run, frame: Frame, at: Attended) -> Codes:
+    """The numbers of one layer's columns and keys; the same at every step."""
+    name = (at.text, at.image, at.k.device)
+    if name not in run.codes:
+        own = torch.Generator().manual_seed(len(frame.columns))
+        columns = torch.randn(len(frame.columns), generator=own)
+        of_key = {c.key: n for n, c in enumerate(frame.columns) if c.key is not None}
+        of_rest = {c.stream: n for n, c in enumerate(frame.columns) if c.rest}
+        keys = torch.zeros(at.k.shape[2])
+        for stream, numbers in frame.streams.items():
+            if stream == "image":
+                keys[at.image.start : at.image.stop] = columns[frame.columns.index(Column(stream))]
+            elif "." not in stream:
+                for key in numbers:
+                    keys[at.text[key]] = columns[of_key.get(key, of_rest.get(stream, 0))]
+        run.codes[name] = Codes(columns.to(at.k.device), keys.to(at.k.device))
+    return run.codes[name]
 
 
 def _kept(run: Run, frame: Frame, at: Attended) -> Kept:

@@ -154,6 +154,7 @@ class Run:
         self.adapters: dict[Name, tuple[int, float]] = {}
         self.adapter_columns: dict[str, tuple[Column, ...]] = {}
         self.kept: dict[tuple[range, range, torch.device], Kept] = {}
+        self.codes: dict[tuple[range, range, torch.device], Any] = {}
         self.dtype = ""
         self.settings: Mapping[str, Any] = {}
         self.asked: tuple[str, ...] = ()
