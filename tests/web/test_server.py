@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
@@ -139,6 +141,27 @@ def test_old_temporary_files_are_swept(tmp_path: Path) -> None:
     assert swept(tmp_path, 50) == 1
     assert not old.parent.exists()
     assert new.exists()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_every_new_page_asks_for_is_not_swept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "temporary"))
+    from scribblediffusion.web.page import build, lasting
+    from scribblediffusion.web.studio import Studio
+
+    studio = Studio(tmp_path / "gallery", load=lambda _: MagicMock())
+    try:
+        sheets = lasting(build(studio))
+    finally:
+        studio.close()
+        gc.collect()  # loops that Gradio leaves open are told of here, not in a later test
+    assert sheets
+    assert all(sheet.is_relative_to(tmp_path / "temporary") for sheet in sheets)
+    for sheet in sheets:
+        os.utime(sheet, (time.time() - 7200, time.time() - 7200))
+    assert swept(tmp_path / "temporary", 3600, sheets) == 0
+    assert all(sheet.is_file() for sheet in sheets)
 
 
 def test_a_port_that_is_taken_is_a_sentence(served: Served) -> None:

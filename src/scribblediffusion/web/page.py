@@ -109,6 +109,12 @@ def script() -> str:
     return (FOLDER / "page.js").read_text(encoding="utf-8")
 
 
+def lasting(page: gr.Blocks) -> frozenset[Path]:
+    """Files that every new page asks for, such as the white sheet: they stay while it is served."""
+    kept = (getattr(block, "keep_in_cache", ()) for block in page.blocks.values())
+    return frozenset(Path(file) for files in kept for file in files)
+
+
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
     does = Handlers(studio)

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,9 +80,13 @@ def build(options: Options) -> FastAPI:
         load=options.load,
     )
 
+    blocks = page.build(studio)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(temporary, options.limits.keep_seconds))
+        sweeping = asyncio.create_task(
+            _sweep(temporary, options.limits.keep_seconds, lambda: page.lasting(blocks))
+        )
         try:
             yield
         finally:
@@ -95,7 +99,7 @@ def build(options: Options) -> FastAPI:
     app.include_router(routes(studio, app))
     gr.mount_gradio_app(
         app,
-        page.build(studio),
+        blocks,
         path="/",
         server_name=options.host,
         server_port=options.port,
@@ -150,21 +154,27 @@ def _refuse_taken(options: Options) -> None:
             ) from None
 
 
-async def _sweep(folder: Path, seconds: float) -> None:
+async def _sweep(folder: Path, seconds: float, lasting: Callable[[], Collection[Path]]) -> None:
     """Removes temporary files that are older than that, again and again."""
     while True:
-        await asyncio.to_thread(swept, folder, seconds)
+        await asyncio.to_thread(swept, folder, seconds, lasting())
         await asyncio.sleep(min(600.0, seconds))
 
 
-def swept(folder: Path, seconds: float) -> int:
-    """Removes files older than so many seconds, and empty folders; returns how many files."""
+def swept(folder: Path, seconds: float, lasting: Collection[Path] = ()) -> int:
+    """Removes files older than so many seconds, and empty folders; returns how many files.
+
+    Args:
+        folder: where they are.
+        seconds: how long a file may stay after it was written.
+        lasting: files that stay, whatever their age.
+    """
     gone, oldest = 0, time.time() - seconds
     for path in sorted(folder.rglob("*"), reverse=True):
         with contextlib.suppress(OSError):
             if path.is_dir():
                 path.rmdir()
-            elif path.stat().st_mtime < oldest:
+            elif path not in lasting and path.stat().st_mtime < oldest:
                 path.unlink()
                 gone += 1
     return gone
