@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_acceptance import ScribbleLike
 from tiny_pipelines import latents_of, stable_diffusion, unet
 from tiny_variants import with_ip_adapter
 
@@ -123,6 +124,27 @@ def test_an_adapters_record_alone_is_not_its_layers(monkeypatch: pytest.MonkeyPa
     trace = extractor.trace
     assert trace.audit.missing == (lost,)
     assert lost not in {layer.name for layer in trace.layers}
+
+
+def test_a_picture_that_cannot_be_kept_is_named() -> None:
+    """What a pipeline gives its observers may be anything; the run goes on."""
+    pipe = ScribbleLike()
+    extractor = RealAttentionExtractor(pipe, layers="mid_block.*")
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    class Unkept(list):
+        __array__ = __iter__ = broken
+
+    with pytest.warns(CaptureWarning, match=r"a preview could.*the pictures could"), extractor:  # noqa: PT031
+        extractor.run_begins(["red apple"], None, {})
+        pipe.unet(torch.randn(3, 4, 32, 32), 500, torch.randn(3, 154, 256))
+        extractor.step_ends(Unkept())  # type: ignore[arg-type]
+        extractor.run_ends(Unkept())
+    assert extractor.trace.complete
+    assert extractor.trace.picture is None
+    assert extractor.trace.audit.passed
 
 
 def test_a_number_outside_the_vocabulary_has_no_name(pipe: Any) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -29,6 +29,7 @@ from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import denoiser_of, find_sites
 from scribblediffusion.attention.frames import Wish
+from scribblediffusion.attention.guard import SURVIVABLE, reason
 from scribblediffusion.attention.recording import Recording
 from scribblediffusion.attention.run import Run
 from scribblediffusion.attention.taps import Tap
@@ -163,8 +164,8 @@ class RealAttentionExtractor:
         notices, self._recording.notices = self._recording.notices, []
         for run in ran:
             silent = [(n, c.failure) for n, c in run.checks.items() if c.produced < run.recorded]
-            for name, reason in silent:
-                notices.append(f"layer {name} gave no attention in some step: {reason}")
+            for name, failure in silent:
+                notices.append(f"layer {name} gave no attention in some step: {failure}")
             notices += [f"to stay within the memory limit, {s}" for s in run.thinned]
         if notices:
             warnings.warn("; ".join(dict.fromkeys(notices)), CaptureWarning, stacklevel=3)
@@ -177,10 +178,9 @@ class RealAttentionExtractor:
         if failures:
             why = f"the first reason was: {failures[0]}"
         elif not laid_out:
-            why = (
-                f"no row of its batch was branch {self._recording.branch!r}: guidance may be off; "
-                f"try branch='full'"
-            )
+            why = f"no row of its batch was branch {self._recording.branch!r}"
+            if self._recording.branch != "full":
+                why += ": guidance may be off; try branch='full'"
         elif not any(run.recorded for run in laid_out):
             there = max(run.last_index for run in laid_out)
             why = f"steps={wish.steps} fits none of the steps 0–{there} that ran"
@@ -257,16 +257,24 @@ class RealAttentionExtractor:
         """The scheduler made a step."""
         run = self._recording.current
         if preview is not None and run is not None:
-            with run.lock:
+            with self._surviving("a preview"), run.lock:
                 run.previews.append(np.array(preview, dtype=np.uint8))
 
     def run_ends(self, pictures: Sequence[np.ndarray] | np.ndarray, complete: bool = True) -> None:
         """The pictures are there."""
         run = self._recording.current
         if run is not None:
-            with run.lock:
-                run.pictures = tuple(np.array(p, dtype=np.uint8) for p in pictures)
+            with self._surviving("the pictures"), run.lock:
                 run.complete = complete
+                run.pictures = tuple(np.array(p, dtype=np.uint8) for p in pictures)
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """Say what could not be kept instead of stopping the pipeline that gave it."""
+        try:
+            yield
+        except SURVIVABLE as error:
+            self._recording.notice(f"{what} could not be kept: {reason(error)}")
 
 
 def _take_out(observers: list[Any], observer: Any) -> None:
