@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from running import SKETCHES, Served
 
+from scribblediffusion.gallery import Gallery
+from scribblediffusion.web.visitors import NOBODY, Visitors, digest, new_token
+
 gradio_client = pytest.importorskip("gradio_client")
 
 pytestmark = [
@@ -24,7 +27,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def client(served: Served):
-    return gradio_client.Client(served.url, verbose=False)
+    """A program of a visitor of its own: what it draws is in nobody else's gallery."""
+    with httpx.Client() as visitor:
+        return by_visitor(served, visitor)
 
 
 def drawn(name: str = "apple.png") -> dict:
@@ -121,22 +126,48 @@ def test_an_address_is_not_fetched(client) -> None:
         ask(client, {"background": far, "layers": [], "composite": None})
 
 
-def test_a_permalink_opens_a_run_and_only_its_files(client, served: Served) -> None:
-    entry = ask(client)[3]
-    base = f"{served.url}runs/{entry['id']}"
-    with httpx.Client() as stranger:
+def by_visitor(served: Served, visitor: httpx.Client):
+    """A program that keeps a visitor's cookie."""
+    visitor.get(served.url)
+    cookie = {"Cookie": f"scribble_visitor={visitor.cookies['scribble_visitor']}"}
+    return gradio_client.Client(served.url, verbose=False, headers=cookie)
+
+
+def test_a_visitors_run_is_served_to_nobody_else(served: Served) -> None:
+    with httpx.Client() as visitor, httpx.Client() as other, httpx.Client() as bare:
+        entry = ask(by_visitor(served, visitor))[3]
+        other.get(served.url)
+        base = f"{served.url}runs/{entry['id']}"
+        forged = {"Cookie": f"scribble_visitor={'0' * 32}"}
         for name in ("", "/image.png", "/sketch.png", "/run.zip", "/thumbnail.webp"):
-            assert stranger.get(base + name).status_code == 404, name
+            assert other.get(base + name).status_code == 404, name
+            assert bare.get(base + name).status_code == 404, name
+            bare.cookies.clear()
+            assert bare.get(base + name, headers=forged).status_code == 404, name
+            bare.cookies.clear()
+
+
+def test_a_program_without_a_cookie_draws_for_whoever_sits_here(served: Served) -> None:
+    entry = ask(gradio_client.Client(served.url, verbose=False))[3]
+    gallery = Gallery(served.gallery)
+    try:
+        with httpx.Client() as caller:
+            packed = caller.get(served.url + entry["zip"].removeprefix("/"))
+            assert packed.status_code == 200, packed.text
+            assert zipfile.ZipFile(io.BytesIO(packed.content)).testzip() is None
+        with httpx.Client() as person:
+            person.get(served.url)  # a browser has a cookie
+            assert person.get(f"{served.url}runs/{entry['id']}").json() == entry
+        for visitor in (digest(new_token()), NOBODY):
+            assert entry["id"] in [r.id for r in Visitors(gallery, local=True).runs(visitor)]
+            assert Visitors(gallery, local=False).runs(visitor) == []
+    finally:
+        gallery.delete(entry["id"])  # other tests count the runs of this server
 
 
 def test_ones_own_run_comes_whole(served: Served) -> None:
     with httpx.Client() as visitor:
-        visitor.get(served.url)
-        token = visitor.cookies["scribble_visitor"]
-        mine = gradio_client.Client(
-            served.url, verbose=False, headers={"Cookie": f"scribble_visitor={token}"}
-        )
-        entry = ask(mine)[3]
+        entry = ask(by_visitor(served, visitor))[3]
         base = f"{served.url}runs/{entry['id']}"
         assert visitor.get(base).json() == entry
         packed = visitor.get(base + "/run.zip")

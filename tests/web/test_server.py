@@ -39,6 +39,14 @@ def test_other_origins_and_hosts_are_refused(served: Served, path: str) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
+def test_one_name_of_this_machine_so_that_the_gallery_is_one(served: Served) -> None:
+    asked = {"Host": f"localhost:{served.port}", "Accept": "text/html,*/*"}
+    answer = httpx.get(served.url + "?run=x&__theme=dark", headers=asked)
+    assert answer.status_code == 307
+    assert answer.headers["location"] == served.url + "?run=x&__theme=dark"
+    assert httpx.get(served.url + "config", headers=asked).status_code == 200
+
+
 def test_large_bodies_are_refused(served: Served) -> None:
     body = b"x" * 2_100_000
     assert httpx.post(served.url + "gradio_api/queue/join", content=body).status_code == 413

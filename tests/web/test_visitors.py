@@ -10,8 +10,18 @@ import pytest
 from scribblediffusion.errors import GalleryError, InputError, PromptError, SketchError
 from scribblediffusion.gallery import Gallery
 from scribblediffusion.sketch import Sketch
+from scribblediffusion.web.guard import _with_visitor
 from scribblediffusion.web.limits import Limits, Order, checked, whole
-from scribblediffusion.web.visitors import COOKIE, Visitors, digest, new_token, token_in
+from scribblediffusion.web.visitors import (
+    COOKIE,
+    NOBODY,
+    PROGRAM,
+    Visitors,
+    digest,
+    new_token,
+    token_in,
+    visitor_with,
+)
 
 
 @pytest.fixture
@@ -61,6 +71,28 @@ def test_cookies() -> None:
     assert token_in("") is None
     assert digest(token) != digest(new_token())
     assert token not in digest(token)
+
+
+def test_a_public_server_gives_nobody_what_has_no_owner(gallery: Gallery) -> None:
+    assert Visitors(gallery, local=False).runs(NOBODY) == []
+    assert len(Visitors(gallery, local=True).runs(NOBODY)) == 1
+    assert visitor_with(f"{COOKIE}={PROGRAM}") == NOBODY
+    assert visitor_with("") != visitor_with("") != NOBODY
+
+
+def local_or_public(local: bool, cookie: str) -> str:
+    """The visitor whom the guard makes of a request."""
+    scope = {"path": "/config", "headers": [(b"cookie", cookie.encode())]}
+    _with_visitor(scope, {b"cookie": cookie}, local=local)
+    return visitor_with(dict(scope["headers"])[b"cookie"].decode())
+
+
+@pytest.mark.parametrize("cookie", ["", f"{COOKIE}={PROGRAM}", f"{COOKIE}=short"])
+def test_only_a_local_server_takes_requests_for_nobodys(cookie: str) -> None:
+    assert local_or_public(True, cookie) == NOBODY
+    assert local_or_public(False, cookie) not in (NOBODY, local_or_public(False, cookie))
+    token = new_token()
+    assert local_or_public(True, f"{COOKIE}={token}") == digest(token)
 
 
 def order(**changed) -> Order:

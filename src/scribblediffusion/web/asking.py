@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from scribblediffusion.web.visitors import digest, new_token, token_in
+from scribblediffusion.web.visitors import digest, new_token, visitor_with
 
 
 def visitor_of(request: gr.Request | None) -> str:
@@ -19,7 +19,7 @@ def visitor_of(request: gr.Request | None) -> str:
     if getattr(request, "username", None):
         return digest(f"login {request.username}")
     cookies = request.headers.get("cookie", "") if request.headers else ""
-    return digest(token_in(cookies) or new_token())
+    return visitor_with(cookies)
 
 
 def field_of(event: gr.EventData, name: str) -> Any:

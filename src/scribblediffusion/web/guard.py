@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scribblediffusion.web.limits import Limits
-from scribblediffusion.web.visitors import COOKIE, new_token, token_in
+from scribblediffusion.web.visitors import COOKIE, PROGRAM, new_token, token_in
 
 #: Doors of Gradio that this page has no use for.
 CLOSED = tuple(
@@ -41,10 +41,22 @@ class Guard:
         app: what comes behind it.
         limits: largest request bodies.
         hosts: names by which the server may be asked; empty for any.
+        home: that one of them under which browsers are to open the page, as cookies belong to a
+            name; None for any.
+        local: whether runs that are asked for without a cookie belong to nobody.
     """
 
-    def __init__(self, app: Any, limits: Limits, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: Any,
+        limits: Limits,
+        hosts: Sequence[str] = (),
+        home: str | None = None,
+        *,
+        local: bool = False,
+    ) -> None:
         self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
+        self._home, self._local = home, local
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
@@ -59,7 +71,10 @@ class Guard:
         if refused is not None:
             await _answer(send, *refused)
             return
-        fresh = _with_visitor(scope, headers)
+        if (place := self._elsewhere(scope, headers)) is not None:
+            await _send_on(send, place)
+            return
+        fresh = _with_visitor(scope, headers, local=self._local)
         body = _Body(receive, self._most(scope["path"]))
         await self._app(scope, body.receive, _sending(send, fresh, body))
 
@@ -77,6 +92,17 @@ class Guard:
         if not length.isdigit() or int(length) > self._most(path):
             return 413, f"At most {self._most(path) / 1e6:.0f} MB are read here."
         return None
+
+    def _elsewhere(self, scope: dict[str, Any], headers: dict[bytes, str]) -> str | None:
+        """The page's own address, where a browser opens it under another name of this machine."""
+        own = headers.get(b"host", "")
+        opens = scope["path"] == "/" and "text/html" in headers.get(b"accept", "")
+        if self._home is None or not opens or _name(own) == self._home:
+            return None
+        port = own.rpartition("]")[2].rpartition(":")[2]
+        name = f"[{self._home}]" if ":" in self._home else self._home
+        query = scope.get("query_string", b"").decode("latin-1")
+        return f"http://{name}{f':{port}' if port.isdigit() else ''}/{f'?{query}' if query else ''}"
 
     def _most(self, path: str) -> int:
         return self._limits.upload + 100_000 if path.startswith(_FILES) else self._limits.body
@@ -99,16 +125,21 @@ class _Body:
         return message
 
 
-def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str]) -> str | None:
-    """Gives a request without a visitor's cookie one; returns it, to be sent back."""
-    if token_in(headers.get(b"cookie", "")) is not None:
+def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str], *, local: bool) -> str | None:
+    """Gives a request without a visitor's cookie one; returns what to send back for the next time.
+
+    The request itself is a program's where the server is local, and otherwise the new visitor's.
+    There, only whoever opens the page gets a cookie: clients keep those of any answer.
+    """
+    if token_in(headers.get(b"cookie", "")) not in (None, PROGRAM):
         return None
-    token = new_token()
+    fresh = new_token()
+    token = PROGRAM if local else fresh
     others = [h for h in scope["headers"] if h[0].lower() != b"cookie"]
     kept = [p for p in headers.get(b"cookie", "").split(";") if not p.strip().startswith(COOKIE)]
     cookie = "; ".join([*(p.strip() for p in kept if p.strip()), f"{COOKIE}={token}"])
     scope["headers"] = [*others, (b"cookie", cookie.encode("latin-1"))]
-    return token
+    return fresh if scope["path"] == "/" or not local else None
 
 
 def _sending(send: Any, fresh: str | None, body: _Body) -> Any:
@@ -135,6 +166,12 @@ def _cookie(token: str) -> bytes:
 def _name(host: str) -> str:
     """The host's name without the port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+
+
+async def _send_on(send: Any, place: str) -> None:
+    headers = [(b"location", place.encode("latin-1")), (b"content-length", b"0"), *_HEADERS]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _answer(send: Any, status: int, sentence: str) -> None:

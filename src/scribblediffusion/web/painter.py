@@ -98,7 +98,7 @@ class Painter:
         with RealAttentionExtractor(pipe, heads=heads) as extractor:
             tell_steps(pipe, job, extractor)
         trace = extractor.trace
-        kept = {"model": self._models[order.model], "visitor": job.visitor, **order.note}
+        kept = {"model": self._models[order.model], "visitor": job.visitor or None, **order.note}
         run = self._gallery.add(trace, sketch=order.sketch, settings=kept)
         return Painted(run, trace, order)
 

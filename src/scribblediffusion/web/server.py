@@ -117,8 +117,13 @@ def build(options: Options) -> FastAPI:
         css=page.css(),
         js=page.script(),
     )
+    alone = options.host in LOOPBACK
     app.add_middleware(
-        Guard, limits=options.limits, hosts=LOOPBACK if options.host in LOOPBACK else ()
+        Guard,
+        limits=options.limits,
+        hosts=LOOPBACK if alone else (),
+        home=options.host if alone else None,
+        local=options.local,
     )
     return app
 

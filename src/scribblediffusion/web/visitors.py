@@ -3,7 +3,8 @@
 A visitor is a random number in a cookie (or the name one logged in with); a run notes a digest of
 it. Lists show one's own runs. A run's id has 80 random bits: whoever opens its permalink may look
 at that run from then on, in that browser, and only the owner may delete it. Where the server
-answers this machine alone, runs made on the command line belong to whoever sits at it.
+answers this machine alone, runs made on the command line, and by programs that keep no cookie, have
+no owner: they belong to whoever sits at it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from scribblediffusion.errors import GalleryError
 from scribblediffusion.gallery import Gallery, Run
 
 COOKIE = "scribble_visitor"
+#: The visitor whose runs have no owner. No digest is empty.
+NOBODY = ""
+#: The token of a request without a cookie where the server answers this machine alone; given by the
+#: guard, which lets nobody bring it along.
+PROGRAM = "0" * 32
 RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 #: Permalinks that are remembered for one visitor, and visitors that they are remembered for.
@@ -42,6 +48,12 @@ def token_in(cookies: str) -> str | None:
 def digest(token: str) -> str:
     """What is written down instead of a token or a name."""
     return hashlib.sha256(f"scribble visitor {token}".encode()).hexdigest()[:24]
+
+
+def visitor_with(cookies: str) -> str:
+    """Whom a Cookie header names: a digest, `NOBODY`, or a stranger who is new each time."""
+    token = token_in(cookies)
+    return NOBODY if token == PROGRAM else digest(token or new_token())
 
 
 class Visitors:
@@ -132,6 +144,6 @@ def _owner(run: Run) -> str | None:
     try:
         settings = run.record.get("settings")
     except GalleryError:
-        return ""
+        return "nobody can say"
     owner = settings.get("visitor") if isinstance(settings, dict) else None
     return owner if isinstance(owner, str) else None

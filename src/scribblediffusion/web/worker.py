@@ -125,7 +125,8 @@ class Worker:
     Args:
         paint: ``paint(job)`` runs it, tells `Running`, looks at `job.stop`, returns the result.
         most: jobs that may wait.
-        mine: jobs that one visitor may have, the one that goes on included.
+        mine: jobs that one visitor may have, the one that goes on included; those of visitor ""
+            (programs that nobody tells apart) are not counted.
         prepare: called once in the thread before the first job, such as loading the model.
     """
 
@@ -156,7 +157,7 @@ class Worker:
         with self._changed:
             if self._closed:
                 raise Busy("the studio is closing; start it again to draw on")
-            own = sum(j.visitor == visitor for j in self._jobs())
+            own = sum(j.visitor == visitor for j in self._jobs()) if visitor else 0
             if own >= self._mine:
                 raise Busy(
                     f"you have {own} pictures under way; wait for one, or stop it, then ask again"
