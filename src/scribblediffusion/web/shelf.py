@@ -93,11 +93,21 @@ def _where(value: Any) -> tuple[int, str]:
     return (page if isinstance(page, int) else 1), (words if isinstance(words, str) else "")[:200]
 
 
+def _stopped(run: Run) -> str:
+    """That a run was stopped, and at what noise; "" for one that went to its end."""
+    record = run.record
+    if record.get("complete", True):
+        return ""
+    steps = record.get("steps") or []
+    noise = steps[-1].get("noise_remaining") if steps else None
+    return " · stopped" + ("" if noise is None else f" at {noise:.0%} noise")
+
+
 def _card(run: Run) -> dict[str, Any]:
     seed = "" if run.seed is None else f" · seed {run.seed}"
     return {
         "id": run.id,
         "prompt": run.prompt[:300],
-        "facts": f"{run.created:%d %b %Y, %H:%M}{seed}",
+        "facts": f"{run.created:%d %b %Y, %H:%M}{seed}{_stopped(run)}",
         "own": True,
     }

@@ -7,13 +7,17 @@ const make = (name, text, attributes = {}) => {
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
   return node;
 };
+let next = null; // where the keyboard goes on once the cards are replaced
 const deed = (label, run, event) => {
   const button = make("button", label, { type: "button", "aria-label": `${label}: ${run.prompt || "no words"}` });
-  button.addEventListener("click", () => trigger(event, { id: run.id }));
+  button.addEventListener("click", () => {
+    if (event === "remove") next = { after: event };
+    trigger(event, { id: run.id });
+  });
   return button;
 };
 function card(run) {
-  const item = make("li"), base = `runs/${encodeURIComponent(run.id)}`;
+  const item = make("li", "", { "data-run": run.id }), base = `runs/${encodeURIComponent(run.id)}`;
   const picture = deed("", run, "open");
   picture.className = "picture";
   picture.setAttribute("aria-label", `Open: ${run.prompt || "no words"}, ${run.facts}`);
@@ -49,6 +53,15 @@ find(".search").addEventListener("submit", (event) => { event.preventDefault(); 
 field.addEventListener("search", () => { if (!field.value) trigger("turn", { page: 1, words: "" }); });
 find(".back").addEventListener("click", () => trigger("turn", { page: props.value.page - 1, words: props.value.words }));
 find(".on").addEventListener("click", () => trigger("turn", { page: props.value.page + 1, words: props.value.words }));
-find(".undo button").addEventListener("click", () => trigger("restore", { id: props.value.undo.id }));
-watch("value", show);
+find(".undo button").addEventListener("click", () => {
+  next = { after: "restore", id: props.value.undo.id };
+  trigger("restore", { id: next.id });
+});
+function goOn() {
+  if (next?.after === "remove" && props.value?.undo) find(".undo button").focus();
+  else if (next?.after === "restore") (find(`.cards li[data-run="${CSS.escape(next.id)}"] .picture`) ?? field).focus();
+  else return;
+  next = null;
+}
+watch("value", () => { show(); goOn(); });
 show();
