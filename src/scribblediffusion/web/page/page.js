@@ -1,6 +1,17 @@
 // Keys of the drawing board, and the switch between light and dark.
 () => {
-  const board = () => document.querySelector("#studio-board");
+  const boards = {
+    "studio-board": "Drawing board. Draw with pen, finger or mouse; from the keyboard, upload a picture or begin with a drawing below.",
+    "studio-mask": "Board of the part that counts. Paint over it with pen, finger or mouse.",
+  };
+  let last = "studio-board"; // the one that was pointed at or focused: its strokes are undone
+  const touched = (event) => {
+    const at = event.target.closest?.("#studio-board, #studio-mask");
+    if (at) last = at.id;
+  };
+  document.addEventListener("pointerdown", touched, true);
+  document.addEventListener("focusin", touched, true);
+  const board = () => [last, "studio-board"].map((id) => document.getElementById(id)).find((node) => node?.offsetParent);
   const press = (label) => {
     const button = [...board().querySelectorAll("button")].find((b) => (b.getAttribute("aria-label") ?? b.title) === label);
     button?.click();
@@ -11,18 +22,18 @@
     if (!(event.ctrlKey || event.metaKey) || event.altKey || writes(event.target)) return;
     const key = event.key.toLowerCase();
     if (key !== "z" && key !== "y") return;
-    if (!board()?.offsetParent) return;
+    if (!board()) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     press(key === "y" || event.shiftKey ? "Redo" : "Undo");
   }, true);
 
-  const naming = setInterval(() => {
-    const canvas = board()?.querySelector("canvas");
-    if (!canvas) return;
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "Drawing board. Draw with pen, finger or mouse; from the keyboard, upload a picture or begin with a drawing below.");
-    clearInterval(naming);
+  setInterval(() => { // the editor makes its canvas when it is first shown, and anew at times
+    for (const [id, label] of Object.entries(boards)) {
+      const canvas = document.querySelector(`#${id} canvas:not([role])`);
+      canvas?.setAttribute("role", "img");
+      canvas?.setAttribute("aria-label", label);
+    }
   }, 300);
 
   const chosen = localStorage.getItem("studio-theme");
