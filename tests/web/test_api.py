@@ -88,6 +88,7 @@ def test_layers_alone_are_a_drawing_too(client) -> None:
         ({"guidance": 1e9}, "choose from 0 to 20"),
         ({"prompt": "x" * 501}, "at most 500 are read"),
         ({"seed": -5}, "choose from 0"),
+        ({"seed": 2.5}, r"seed: '2\.5' is not a whole number"),
         ({"sketch": {"background": None, "layers": [], "composite": None}, "prompt": " "},
          "draw something"),
     ],

@@ -7,7 +7,19 @@ import pytest
 from PIL import Image, ImageDraw
 
 from scribblediffusion.errors import SketchError
-from scribblediffusion.web.canvas import SIDE, blank, drawing_of, painted_in, sheet_of, sketch_of
+from scribblediffusion.sketch import Sketch
+from scribblediffusion.web.canvas import (
+    MASK_COLOUR,
+    SIDE,
+    Canvas,
+    blank,
+    drawing_of,
+    drawn,
+    mask_sheet,
+    painted_in,
+    sheet_of,
+    sketch_of,
+)
 
 
 def stroke(box: tuple[int, int, int, int], colour: str = "black", ground=(0, 0, 0, 0)):
@@ -60,6 +72,44 @@ def test_a_painted_part_masks_the_drawing() -> None:
     ImageDraw.Draw(nowhere).rectangle((0, 230, SIDE, 270), fill="blue")
     with pytest.raises(SketchError, match="holds no line"):
         sketch_of(board, {"background": None, "layers": [nowhere], "composite": None})
+
+
+def test_a_sketch_put_on_the_board_is_taken_as_it_is() -> None:
+    line = stroke((60, 100, 450, 130), ground=(255, 255, 255, 255)).resize((300, 300))
+    before = Sketch.from_image(line)
+    sheet = sheet_of(before.to_image())
+    again = sketch_of(sheet, None, before)
+    assert again is not None
+    assert np.array_equal(again.ink, before.ink)
+    rounded = np.asarray(sheet["composite"]).astype(int) + 3
+    shown = {"composite": Image.fromarray(np.clip(rounded, 0, 255).astype(np.uint8)), "layers": []}
+    assert np.array_equal(sketch_of(shown, None, before).ink, before.ink)
+    more = sheet["composite"].copy()
+    ImageDraw.Draw(more).line((100, 400, 130, 400), fill="black", width=8)
+    drawn_on = sketch_of({"composite": more, "layers": []}, None, before)
+    assert drawn_on.ink[200, 50:65].max() > 0.9
+
+
+def test_a_mask_put_on_its_board_is_taken_as_it_is() -> None:
+    line = Sketch.from_image(stroke((60, 100, 450, 400), ground=(255, 255, 255, 255)))
+    half = np.zeros((256, 256), bool)
+    half[:, 31:97] = True
+    before = line.masked(half)
+    board, mask = sheet_of(before.to_image()), mask_sheet(before.to_image(), half, MASK_COLOUR)
+    again = sketch_of(board, mask, before)
+    assert np.array_equal(again.ink, before.ink)
+    assert np.array_equal(again.mask, before.mask)
+    assert np.array_equal(again.active, before.active)
+
+
+def test_a_drawing_that_did_not_come_through_is_told() -> None:
+    from gradio.components.image_editor import EditorData
+
+    gone = EditorData(background=None, layers=[], composite=None, id="gone")
+    value = Canvas().preprocess(gone)
+    assert "did not come through" in value["refused"]
+    with pytest.raises(SketchError, match="still on the board"):
+        drawn(value, None)
 
 
 def test_an_unpainted_mask_is_none() -> None:

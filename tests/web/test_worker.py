@@ -165,3 +165,15 @@ def test_live_frames_stay_within_their_share() -> None:
             budget.make(frame)
     assert made * 0.02 <= 0.05 * now
     assert made >= 40
+
+
+def test_stop_ends_all_that_one_visitor_asked_for(worker: Worker, gate: Gate) -> None:
+    first, second = worker.submit("ada", "a"), worker.submit("ada", "b")
+    other = worker.submit("bob", "c")
+    begun(gate, 1)
+    worker.stop("ada")
+    assert isinstance(second.wait(5), Failed)
+    gate.let.release(9)
+    assert first.wait(5) == Finished("a stopped at 1")
+    assert other.wait(5) == Finished("c done")
+    assert worker.jobs_of("ada") == worker.jobs_of("bob") == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import warnings
 from abc import ABCMeta
@@ -12,7 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.component_meta import ComponentMeta, updateable
-from PIL import Image
+from PIL import Image, ImageChops
 
 from scribblediffusion.errors import SketchError
 from scribblediffusion.sketch import Sketch
@@ -20,6 +21,15 @@ from scribblediffusion.web.limits import Limits
 
 #: Side of the drawing board in pixels: twice that of a prepared sketch.
 SIDE = 512
+#: The paint of the part that counts.
+MASK_COLOUR = "#2f7fd0"
+#: Tones by which a browser's rounding may change a drawing, of 255.
+_ROUNDED = 8
+
+_LOST = (
+    "The drawing did not come through, as the studio has much to do. It is still on the board: "
+    "add a dot to it, then press Generate again."
+)
 
 
 def blank() -> dict[str, Any]:
@@ -37,6 +47,24 @@ def sheet_of(sketch: Image.Image) -> dict[str, Any]:
     place = ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
     sheet.paste(image.resize(size, Image.Resampling.LANCZOS), place)
     return {"background": sheet, "layers": [], "composite": sheet}
+
+
+def mask_sheet(drawing: Image.Image | None, inside: np.ndarray | None, colour: str) -> Any:
+    """The value of the board on which the part that counts is painted.
+
+    Args:
+        drawing: what is on the other board; it shines through.
+        inside: bool `[H, W]`, the part that counted in the run on the board; None for none.
+        colour: of the paint.
+    """
+    white = Image.new("RGB", (SIDE, SIDE), "white")
+    sheet = white if drawing is None else sheet_of(drawing)["composite"]
+    faint = Image.blend(sheet, white, 0.6)
+    if inside is not None:  # not on a layer: the editor of the page fails on layers that it is sent
+        painted = Image.new("RGB", (SIDE, SIDE), colour)
+        half = Image.blend(faint, painted, 0.5)
+        faint.paste(half, mask=_like(inside.astype(np.uint8) * 255, (SIDE, SIDE)))
+    return {"background": faint, "layers": [], "composite": faint}
 
 
 class _WithoutStub(ComponentMeta):
@@ -93,7 +121,10 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         held = payload
         if payload is not None and payload.id is not None:
             held = self.blob_storage.get(payload.id)
-        reason = "" if held is None else _why_refused(held, self._limits)
+        if held is not None:
+            reason = _why_refused(held, self._limits)
+        else:
+            reason = _LOST if payload is not None else ""
         if not reason:
             try:
                 return super().preprocess(payload)
@@ -191,13 +222,18 @@ def painted_in(value: Mapping[str, Any] | None) -> np.ndarray | None:
 
 
 def sketch_of(
-    value: Mapping[str, Any] | None, mask: Mapping[str, Any] | None = None
+    value: Mapping[str, Any] | None,
+    mask: Mapping[str, Any] | None = None,
+    before: Sketch | None = None,
 ) -> Sketch | None:
     """The cleaned sketch of a board; None where nothing is drawn.
 
     Args:
         value: the board.
         mask: a second board on which the part that counts was painted; None for everywhere.
+        before: the sketch of a run that was put on the board: while it is still what is drawn, its
+            very ink is taken, as ink that is enlarged and cleaned again differs, and its mask until
+            another is painted.
 
     Raises:
         SketchError: the mask leaves nothing of the drawing.
@@ -205,10 +241,15 @@ def sketch_of(
     drawing = drawing_of(value)
     if drawing is None:
         return None
-    sketch = Sketch.from_image(drawing)
+    inside = painted_in(mask)
+    if before is None or not _shows(drawing, before):
+        sketch = Sketch.from_image(drawing)
+    elif mask is not None and inside is None:
+        return before
+    else:
+        sketch = dataclasses.replace(before, mask=None)
     if sketch.is_blank:
         return None
-    inside = painted_in(mask)
     if inside is None:
         return sketch
     masked = sketch.masked(_like(inside, drawing.size))
@@ -219,5 +260,26 @@ def sketch_of(
     return masked
 
 
+def _shows(drawing: Image.Image, sketch: Sketch) -> bool:
+    """Whether a board shows nothing but this sketch; browsers round, so tones may be a bit off."""
+    if drawing.size != (SIDE, SIDE):
+        return False
+    there = sheet_of(sketch.to_image())["composite"]
+    apart = np.asarray(ImageChops.difference(drawing, there))
+    return int(apart.max()) <= _ROUNDED
+
+
 def _like(mask: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+
+
+def drawn(board: Any, mask: Any, before: Sketch | None = None) -> Sketch | None:
+    """The cleaned sketch of what a page or a program sent.
+
+    Raises:
+        SketchError: it was refused, or the mask leaves nothing of it.
+    """
+    for sent in (board, mask):
+        if isinstance(sent, dict) and sent.get("refused"):
+            raise SketchError(sent["refused"])
+    return sketch_of(board, mask, before)

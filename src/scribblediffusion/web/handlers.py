@@ -1,4 +1,4 @@
-"""What the page and the API do: each handler is a generator of updates, and errors are sentences.
+"""What the page does: each handler is a generator of updates, and errors are sentences.
 
 A visitor's handler listens to his job and never holds the model. Gradio runs each `next` of a
 generator wherever it likes; nothing of torch crosses a `yield`.
@@ -9,64 +9,29 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_file_to_cache
 from PIL import Image
 
-from scribblediffusion.errors import ScribbleError, SettingError, SketchError
+from scribblediffusion.errors import ScribbleError, SettingError
 from scribblediffusion.gallery import Run
-from scribblediffusion.settings import SKETCH_GUIDANCE
 from scribblediffusion.web.asking import away, field_of, visitor_of
-from scribblediffusion.web.canvas import blank, drawing_of, sheet_of, sketch_of
+from scribblediffusion.web.canvas import MASK_COLOUR, blank, drawing_of, drawn, mask_sheet, sheet_of
 from scribblediffusion.web.comparison import pack_comparison
 from scribblediffusion.web.limits import Order, whole
 from scribblediffusion.web.painter import Painted
+from scribblediffusion.web.programs import cached
+from scribblediffusion.web.sentences import ended, said, sentence_of
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio, new_seed, starters
-from scribblediffusion.web.worker import Failed, Finished, Job, News, Running, Waiting
+from scribblediffusion.web.worker import Failed, Finished, Running
 
 _log = logging.getLogger(__name__)
 _PAGES_KNOWN = 2000
 
 Update = dict[Any, Any]
-
-
-def said(kind: str, text: str, **more: Any) -> dict[str, Any]:
-    """The value of the status line."""
-    return {"kind": kind, "text": text, "noise": None, "step": 0, "count": 0, **more}
-
-
-def sentence_of(news: News, order: Order) -> dict[str, Any]:
-    """News of a job as the status line shows it."""
-    if isinstance(news, Waiting):
-        others = "1 picture is" if news.ahead == 1 else f"{news.ahead} pictures are"
-        return said("waiting", f"{others} before yours." if news.ahead else "You are next.")
-    if isinstance(news, Running):
-        if news.noise is None:
-            return said("running", "Getting ready", noise=1.0)
-        text = f"Noise remaining: {news.noise:.0%}"
-        return said("running", text, noise=news.noise, step=news.step, count=news.count)
-    if isinstance(news, Failed):
-        return said("error", news.message)
-    return _ended(news.result)
-
-
-def _ended(painted: Painted) -> dict[str, Any]:
-    trace, order = painted.trace, painted.order
-    steps = len({s.index for s in trace.steps})
-    without = order.note.get("without")
-    if trace.complete:
-        what = f"Drawn again without {without}" if without else "Done"
-        return said("done", f"{what}. Seed {order.seed}.", noise=0.0, step=steps, count=steps)
-    noise = trace.steps[-1].noise_remaining
-    left = "" if noise is None else f", with {noise:.0%} of the noise remaining"
-    text = f"Stopped after step {steps} of {order.steps}{left}. The picture is what was seen then."
-    return said("stopped", text, noise=noise, step=steps, count=order.steps)
 
 
 class Handlers:
@@ -83,7 +48,6 @@ class Handlers:
     def __init__(self, studio: Studio) -> None:
         self.studio, self.shelf = studio, Shelf(studio)
         self.parts: dict[str, Any] = {}
-        self._jobs: dict[str, Job] = {}
         self._shown: OrderedDict[str, str] = OrderedDict()
 
     # ── making pictures ──────────────────────────────────────────────────────────────────────
@@ -100,14 +64,17 @@ class Handlers:
         seed: Any,
         model: Any,
         each_head: Any,
+        shown: Any,
         request: gr.Request,
     ) -> AsyncIterator[Update]:
         """A run from the page: live, then kept, then drawn."""
+        visitor = visitor_of(request)
 
         def order() -> Order:
+            before = self.studio.sketch_seen(visitor, shown)
             return Order(
                 prompt=prompt if prompt is not None else "",
-                sketch=_sketch(board, mask if masked else None),
+                sketch=drawn(board, mask if masked else None, before),
                 steps=whole("steps", steps),
                 guidance=guidance,
                 sketch_guidance=sketch_guidance,
@@ -142,9 +109,8 @@ class Handlers:
             order = await away(self.studio.packing, make_order)
             job = self.studio.submit(visitor, order)
         except ScribbleError as error:
-            yield {parts["status"]: said("error", str(error)), **self._idle()}
+            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
             return
-        self._jobs[session] = job
         frame = None
         try:
             async for news in job.news():
@@ -154,17 +120,18 @@ class Handlers:
                     if compared_with is None:
                         update[parts["explorer"]] = frame
                 if isinstance(news, Failed):
-                    update |= self._idle()
+                    update |= self._idle(visitor)
                 if isinstance(news, Finished):
                     self.studio.keep(news.result)
-                    ended = self._show(news.result, visitor, session, compared_with)
-                    async for last in ended:
-                        yield last
+                    shown = self._show(news.result, visitor, session, compared_with)
+                    try:
+                        async for last in shown:
+                            yield last
+                    except ScribbleError as error:  # such as: what to compare with was deleted
+                        yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
                     return
                 yield update
         finally:
-            if self._jobs.get(session) is job:
-                del self._jobs[session]
             self.studio.worker.withdraw(job)
 
     async def _show(
@@ -172,7 +139,7 @@ class Handlers:
     ) -> AsyncIterator[Update]:
         """A fresh run: its maps at once; evolution and analysis as soon as they are drawn."""
         parts, studio, run = self.parts, self.studio, painted.run
-        shown: Update = {parts["status"]: _ended(painted), **self._idle()}
+        shown: Update = {parts["status"]: ended(painted), **self._idle(visitor)}
         shown |= {parts["last_seed"]: painted.order.seed}
         shown |= _last_seed_button(parts, painted.order.seed)
         if compared_with is None:
@@ -188,67 +155,18 @@ class Handlers:
             if self._shown.get(session) == run.id:  # not another one by now
                 yield views
 
-    async def stop(self, request: gr.Request) -> None:
-        """Stop this page's run: within a step, or before it began."""
-        job = self._jobs.get(request.session_hash or "")
-        if job is not None:
-            job.stop.set()
-            self.studio.worker.withdraw(job)
-
-    async def generate_image(
-        self,
-        sketch: Any,
-        prompt: str,
-        num_inference_steps: float,
-        guidance_scale: float,
-        seed: float,
-        request: gr.Request,
-    ) -> tuple[Any, ...]:
-        """Draw a picture of a sketch and a prompt, and keep it with its attention.
-
-        Returns the picture (PNG), the evolution of its leading word (GIF), the analysis (PNG) and
-        the gallery entry (JSON). A negative seed means a new one.
-        """
-        try:
-            order = await away(
-                self.studio.packing,
-                lambda: Order(
-                    prompt=prompt if prompt is not None else "",
-                    sketch=_sketch(sketch, None),
-                    steps=whole("num_inference_steps", num_inference_steps),
-                    guidance=guidance_scale,
-                    sketch_guidance=SKETCH_GUIDANCE,
-                    seed=new_seed() if seed is None or seed == -1 else whole("seed", seed),
-                ),
-            )
-            job = self.studio.submit(visitor_of(request), order)
-            painted = await self._ended(job)
-            self.studio.keep(painted)
-            gif, analysis = await away(self.studio.drawing, self.studio.views, painted.run)
-            entry = await away(self.studio.packing, self.studio.entry, painted.run)
-        except ScribbleError as error:
-            raise gr.Error(escape(str(error)), print_exception=False) from None
-        pixels = painted.trace.picture
-        picture = None if pixels is None else Image.fromarray(pixels)
-        return picture, self._cached("gif", gif), self._cached("analysis", analysis), entry
-
-    async def _ended(self, job: Job) -> Painted:
-        try:
-            async for news in job.news():
-                if isinstance(news, Failed):
-                    raise ScribbleError(news.message)
-                if isinstance(news, Finished):
-                    return news.result
-        finally:
-            self.studio.worker.withdraw(job)
-        raise ScribbleError("the run ended without a word")
+    async def stop(self, request: gr.Request) -> Any:
+        """Stop what this visitor has under way, whichever page asked for it."""
+        self.studio.worker.stop(visitor_of(request))
+        return _able(False)
 
     # ── looking at runs ──────────────────────────────────────────────────────────────────────
 
     async def visit(self, link: Any, request: gr.Request) -> AsyncIterator[Update]:
         """The page is opened: the run that its address names, if any, and the gallery."""
         visitor = visitor_of(request)
-        yield {self.parts["shelf"]: await away(self.studio.packing, self.shelf.value, visitor)}
+        shelf = await away(self.studio.packing, self.shelf.value, visitor)
+        yield {self.parts["shelf"]: shelf, **self._idle(visitor)}
         if isinstance(link, str) and link:
             async for update in self._open(request, link, by_link=True):
                 yield update
@@ -293,12 +211,15 @@ class Handlers:
         parts, studio = self.parts, self.studio
         settings = run.record.get("settings") or {}
         sketch, trace = run.sketch(), studio.trace(run)
-        blank = Image.new("L", (256, 256), 255)
+        drawing = None if sketch is None else sketch.to_image()
+        inside = None if sketch is None else sketch.mask
         named = [n for n, source in studio.models.items() if source == settings.get("model")]
         where = f"Opened: the run of {run.created:%d %B %Y, %H:%M}."
         shown: Update = {
-            parts["board"]: sheet_of(blank if sketch is None else sketch.to_image()),
-            parts["masked"]: False,
+            parts["board"]: blank() if drawing is None else sheet_of(drawing),
+            parts["masked"]: inside is not None,
+            parts["mask"]: _mask(drawing, inside, visible=inside is not None),
+            parts["each_head"]: bool(settings.get("each_head", False)),
             parts["prompt"]: run.prompt,
             parts["steps"]: settings.get("num_inference_steps", gr.skip()),
             parts["guidance"]: settings.get("guidance_scale", gr.skip()),
@@ -333,13 +254,9 @@ class Handlers:
             _log.info("run %s: %s", run.id, error)
             return {parts["gif"]: None, parts["analysis"]: None}
         return {
-            parts["gif"]: self._cached("gif", gif),
-            parts["analysis"]: self._cached("analysis", analysis),
+            parts["gif"]: cached(parts["gif"], gif),
+            parts["analysis"]: cached(parts["analysis"], analysis),
         }
-
-    def _cached(self, name: str, file: Path) -> str:
-        """A copy under Gradio's temporary folder: nothing of the gallery itself is ever served."""
-        return save_file_to_cache(file, self.parts[name].GRADIO_CACHE)
 
     async def compare(
         self, current: str, request: gr.Request, event: gr.EventData
@@ -384,32 +301,28 @@ class Handlers:
     def mask_board(self, masked: bool, board: Any) -> Any:
         """Shows the board on which the part that counts is painted, the drawing faintly on it."""
         if not masked:
-            return gr.update(visible=False, value=blank())
+            return _mask(None, None, visible=False)
         drawing = drawing_of(board) if board and not board.get("refused") else None
-        sheet = sheet_of(drawing or Image.new("RGB", (256, 256), "white"))
-        faint = Image.blend(sheet["background"], Image.new("RGB", (512, 512), "white"), 0.6)
-        value = {"background": faint, "layers": [], "composite": faint}
-        return gr.update(visible=True, value=value)
+        return _mask(drawing, None, visible=True)
 
     def _busy(self) -> Update:
         parts = self.parts
         return {parts["go"]: _able(False), parts["halt"]: _able(True)}
 
-    def _idle(self) -> Update:
-        parts = self.parts
-        return {parts["go"]: _able(True), parts["halt"]: _able(False)}
-
-
-def _sketch(board: Any, mask: Any) -> Any:
-    """The cleaned sketch of what was sent."""
-    for sent in (board, mask):
-        if isinstance(sent, dict) and sent.get("refused"):
-            raise SketchError(sent["refused"])
-    return sketch_of(board, mask)
+    def _idle(self, visitor: str) -> Update:
+        """One may ask again, and stop what else is still under way."""
+        parts, others = self.parts, self.studio.worker.jobs_of(visitor)
+        return {parts["go"]: _able(True), parts["halt"]: _able(bool(others))}
 
 
 def _able(yes: bool) -> Any:
     return gr.update(interactive=yes)
+
+
+def _mask(drawing: Image.Image | None, inside: np.ndarray | None, *, visible: bool) -> Any:
+    if not visible:
+        return gr.update(visible=False)
+    return gr.update(visible=True, value=mask_sheet(drawing, inside, MASK_COLOUR))
 
 
 def _seed(typed: Any) -> int:

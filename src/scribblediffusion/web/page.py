@@ -14,16 +14,17 @@ from gradio.themes.utils import colors, sizes
 
 from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.web import parts
-from scribblediffusion.web.canvas import SIDE, Canvas, blank
+from scribblediffusion.web.canvas import MASK_COLOUR, SIDE, Canvas, blank
 from scribblediffusion.web.comparison import comparison
 from scribblediffusion.web.explorer import explorer
 from scribblediffusion.web.handlers import Handlers
+from scribblediffusion.web.programs import Programs
 from scribblediffusion.web.studio import Studio, starters
 
 TITLE = "ScribbleDiffusion"
 FOLDER = Path(__file__).with_suffix("")
 STEPS = 20
-BOARD, MASK_COLOUR = "studio-board", "#2f7fd0"
+BOARD = "studio-board"
 _ACCENT = colors.Color(
     name="studio", c50="#eef5fa", c100="#d6e7f3", c200="#aacfe8", c300="#7ab4db", c400="#68b2e8",
     c500="#1f78b0", c600="#005f96", c700="#00507f", c800="#064166", c900="#0a3350", c950="#072338",
@@ -250,7 +251,7 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     # Gradio would fade and count on what waits; the status line says more.
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     order = ("board", "masked", "mask", "prompt", "steps", "guidance", "sketch_guidance", "seed")
-    inputs = [made[name] for name in (*order, "model", "each_head")]
+    inputs = [made[name] for name in (*order, "model", "each_head", "run_id")]
     # Asking again is fine while the views of the last run are still being drawn.
     live: dict[str, Any] = {"concurrency_limit": _LISTENERS, "trigger_mode": "multiple", **quiet}
     address = (
@@ -259,13 +260,13 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
 
     made["go"].click(does.generate, inputs, shown, **live)
     made["prompt"].submit(does.generate, inputs, shown, **live)
-    made["halt"].click(does.stop, queue=False, **quiet)
+    made["halt"].click(does.stop, None, made["halt"], queue=False, **quiet)
     made["explorer"].without(does.without, None, shown, **live)
     made["other"].click(does.explore, [made["other_id"]], shown, **live)
     made["run_id"].change(None, [made["run_id"]], None, js=address, **quiet)
     made["use_seed"].click(str, made["last_seed"], made["seed"], **quiet)
     made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **quiet)
-    made["masked"].change(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
+    made["masked"].input(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
 
     shelf = made["shelf"]
     tab.select(does.shelf.show_shelf, [shelf], [shelf], **quiet)
@@ -286,7 +287,7 @@ def _programs(does: Handlers) -> None:
     seed = gr.Number(value=-1, label="seed", visible=False)
     button = gr.Button(visible=False)
     button.click(
-        does.generate_image,
+        Programs(does.studio, made).generate_image,
         [made["board"], made["prompt"], steps, guidance, seed],
         [made["picture"], made["gif"], made["analysis"], made["entry"]],
         api_name="generate_image",

@@ -98,7 +98,8 @@ class Painter:
         with RealAttentionExtractor(pipe, heads=heads) as extractor:
             tell_steps(pipe, job, extractor)
         trace = extractor.trace
-        kept = {"model": self._models[order.model], "visitor": job.visitor or None, **order.note}
+        kept = {"model": self._models[order.model], "visitor": job.visitor or None}
+        kept |= {"each_head": order.each_head, **order.note}
         run = self._gallery.add(trace, sketch=order.sketch, settings=kept)
         return Painted(run, trace, order)
 

@@ -137,6 +137,13 @@ class Studio:
         note = {"without": f"the stroke {place}", "from": run.id}
         return dataclasses.replace(order, sketch=sketch, note=note)
 
+    def sketch_seen(self, visitor: str, run_id: Any) -> Sketch | None:
+        """The sketch of a run that the visitor may see; None without one."""
+        try:
+            return self.visitors.seen(visitor, run_id).sketch()
+        except GalleryError:
+            return None
+
     def order_of(self, run: Run) -> Order:
         """What it takes to make a run again.
 
@@ -158,6 +165,7 @@ class Studio:
             sketch_guidance=float(settings.get("sketch_guidance_scale", 1.5)),
             seed=run.seed,
             model=named[0],
+            each_head=bool(settings.get("each_head", False)),
         )
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────

@@ -183,7 +183,14 @@ class Worker:
     def jobs_of(self, visitor: str) -> tuple[Job, ...]:
         """What a visitor has under way, the one that goes on first."""
         with self._changed:
-            return tuple(job for job in self._jobs() if job.visitor == visitor)
+            own = (job for job in self._jobs() if job.visitor == visitor)
+            return tuple(job for job in own if not isinstance(job.state, Finished | Failed))
+
+    def stop(self, visitor: str) -> None:
+        """Stop all that a visitor has under way: within a step, or before it begins."""
+        for job in self.jobs_of(visitor):
+            job.stop.set()
+            self.withdraw(job)
 
     def close(self, timeout: float = 10) -> None:
         """Stop the run that goes on, drop those that wait, and end the thread."""

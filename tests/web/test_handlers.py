@@ -1,0 +1,75 @@
+"""What the page does when something else happened meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import MagicMock
+
+import gradio as gr
+import pytest
+
+from scribblediffusion.errors import GalleryError
+from scribblediffusion.web.handlers import Handlers
+from scribblediffusion.web.limits import Order
+from scribblediffusion.web.painter import Painted
+from scribblediffusion.web.visitors import COOKIE, digest, new_token
+from scribblediffusion.web.worker import Finished
+
+
+class Names(dict):
+    """Stands for the page's components: each is its own name."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+@pytest.fixture
+def page():
+    studio = MagicMock()
+    studio.worker.jobs_of.return_value = ()
+    with ThreadPoolExecutor(1) as studio.packing:
+        made = Handlers(studio)
+        made.parts = Names()
+        yield made
+
+
+def asked(token: str) -> MagicMock:
+    return MagicMock(headers={"cookie": f"{COOKIE}={token}"}, username=None, session_hash="page")
+
+
+async def updates(source) -> list[dict]:
+    return [update async for update in source]
+
+
+def test_a_deleted_original_is_a_sentence_and_one_may_go_on(page: Handlers, bare_trace) -> None:
+    order = Order("a kite", None, 2, 3.0, 1.5, 7, note={"without": "the word “red”"})
+    painted = Painted(MagicMock(id="new"), bare_trace, order)
+
+    async def news():
+        yield Finished(painted)
+
+    page.studio.without.return_value = order
+    page.studio.submit.return_value.news = news
+    page.studio.visitors.seen.side_effect = GalleryError("there is no such run here")
+    event = gr.EventData(None, {"run": "old", "without": {"word": 1}})
+    last = asyncio.run(updates(page.without(asked(new_token()), event)))[-1]
+    assert last["status"]["kind"] == "error"
+    assert "no such run" in last["status"]["text"]
+    assert last["go"]["interactive"] is True
+    assert last["halt"]["interactive"] is False
+
+
+def test_stop_reaches_every_order_of_the_visitor(page: Handlers) -> None:
+    token = new_token()
+    asyncio.run(page.stop(asked(token)))
+    page.studio.worker.stop.assert_called_once_with(digest(token))
+
+
+def test_a_page_that_is_opened_again_can_stop_what_goes_on(page: Handlers) -> None:
+    page.shelf = MagicMock()
+    for jobs in ((), (MagicMock(),)):
+        page.studio.worker.jobs_of.return_value = jobs
+        first = asyncio.run(updates(page.visit("", asked(new_token()))))[0]
+        assert first["halt"]["interactive"] is bool(jobs)
+        assert first["go"]["interactive"] is True
