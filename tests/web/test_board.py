@@ -1,0 +1,119 @@
+"""The boards and the gallery in a browser: undo, eraser, runs that are opened again, focus."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from running import Served
+from test_browser import APPLE, PATIENCE, Opened, expect
+
+from scribblediffusion.gallery import Gallery
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def opened(chromium, served: Served) -> Iterator[Opened]:
+    page = Opened(chromium, served.url)
+    yield page
+    page.close()
+    assert page.wrong == []
+
+
+def paint(opened: Opened, board: str, *places: tuple[float, float]) -> None:
+    """A stroke on a board through places in 0…1 of it."""
+    canvas = opened.page.locator(f"{board} canvas").first
+    canvas.scroll_into_view_if_needed()
+    box, mouse = canvas.bounding_box(), opened.page.mouse
+    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in places]
+    mouse.move(*at[0])
+    mouse.down()
+    for x, y in at[1:]:
+        mouse.move(x, y, steps=8)
+    mouse.up()
+    opened.page.wait_for_timeout(600)
+
+
+def begin_with_the_apple(opened: Opened) -> None:
+    opened.page.get_by_role("button", name=APPLE).click()
+    expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+    opened.shows(lambda ink: ink > 1000)
+    opened.page.wait_for_timeout(500)
+
+
+def unfold_the_mask(opened: Opened) -> None:
+    opened.set_steps(2)
+    opened.page.get_by_label("Only a part of the drawing counts").check()
+    expect(opened.page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
+    opened.page.wait_for_timeout(1200)
+
+
+def blue(opened: Opened) -> int:
+    """Painted pixels of the mask's board as it is shown."""
+    import io
+
+    from PIL import Image
+
+    opened.page.mouse.move(2, 2)  # the brush's own ring goes away
+    opened.page.wait_for_timeout(300)
+    shot = opened.page.locator("#studio-mask canvas").first.screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+    return int((pixels[..., 2] - pixels[..., 0] > 80).sum())
+
+
+def test_an_opened_run_is_made_again_to_the_pixel(opened: Opened, served: Served) -> None:
+    page = opened.page
+    begin_with_the_apple(opened)
+    unfold_the_mask(opened)
+    paint(opened, "#studio-mask", (0.2, 0.3), (0.8, 0.35), (0.3, 0.5), (0.7, 0.55))
+    page.get_by_label(re.compile("Keep each attention head apart")).check()
+    page.get_by_label("Seed", exact=True).fill("7")
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed 7")
+    first = opened.run
+    expect(page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
+    opened.visit(served.url, run=first)
+    opened.status("Opened")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+    opened.set_steps(2)
+    expect(page.get_by_label("Only a part of the drawing counts")).to_be_checked()
+    expect(page.get_by_label(re.compile("Keep each attention head apart"))).to_be_checked()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Generate").click()
+    opened.status("Done. Seed 7")
+    page.wait_for_function(f"!location.search.includes('{first}')")
+    one, two = (Gallery(served.gallery).get(run) for run in (first, opened.run))
+    assert np.array_equal(one.sketch().ink, two.sketch().ink)
+    assert np.array_equal(one.sketch().mask, two.sketch().mask)
+    assert one.image.read_bytes() == two.image.read_bytes()
+
+
+def test_undo_is_for_the_board_that_was_pointed_at(opened: Opened) -> None:
+    opened.draw_circle()
+    drawn = opened.ink()
+    unfold_the_mask(opened)
+    for board in ("#studio-board", "#studio-mask"):
+        canvas = opened.page.locator(f"{board} canvas").first
+        expect(canvas).to_have_attribute("role", "img")
+        expect(canvas).to_have_attribute("aria-label", re.compile("[Bb]oard"))
+    clean = blue(opened)
+    paint(opened, "#studio-mask", (0.3, 0.3), (0.7, 0.4))
+    assert blue(opened) > clean + 500
+    opened.page.keyboard.press("Control+z")
+    opened.page.wait_for_timeout(600)
+    assert blue(opened) < clean + 100
+    assert opened.ink() == pytest.approx(drawn, rel=0.05)
+
+
+def test_the_keyboard_goes_on_after_delete_and_undo(opened: Opened) -> None:
+    page = opened.page
+    opened.generate("a blue kite", 2)
+    opened.status("Done. Seed")
+    page.get_by_role("tab", name="Gallery").click()
+    page.get_by_role("button", name="Delete: a blue kite").press("Enter")
+    expect(page.get_by_role("button", name="Undo").last).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name=re.compile("^Open: a blue kite"))).to_be_focused()
