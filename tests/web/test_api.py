@@ -123,8 +123,19 @@ def test_too_many_layers_and_bombs_are_refused(client, tmp_path: Path) -> None:
 
 def test_an_address_is_not_fetched(client) -> None:
     far = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(Exception, match=r"uploaded, not named|error"):
+    with pytest.raises(Exception, match="uploaded, not named"):
         ask(client, {"background": far, "layers": [], "composite": None})
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_input_makes_the_server_fetch(served: Served, place: int) -> None:
+    nothing = {"background": None, "layers": [], "composite": None}
+    data: list = [nothing, "a red apple", 2, 3.0, 7]
+    far = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    data[place] = [{"deep": far}] if place % 2 else far
+    call = f"{served.url}gradio_api/call/generate_image"
+    event = httpx.post(call, json={"data": data}).json()["event_id"]
+    assert "uploaded, not named by its address" in httpx.get(f"{call}/{event}", timeout=60).text
 
 
 def by_visitor(served: Served, visitor: httpx.Client):

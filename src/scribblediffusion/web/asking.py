@@ -27,6 +27,16 @@ def field_of(event: gr.EventData, name: str) -> Any:
     return (getattr(event, "_data", None) or {}).get(name)
 
 
+def names_address(sent: Any) -> bool:
+    """Whether a file among what was sent is named by an address of the network."""
+    if isinstance(sent, dict):
+        path = sent.get("path")
+        if "meta" in sent and isinstance(path, str) and "://" in path:
+            return True
+        sent = list(sent.values())
+    return isinstance(sent, list | tuple) and any(map(names_address, sent))
+
+
 async def away(executor: Executor, do: Callable[..., Any], *given: Any) -> Any:
     """The result of a function that runs in an executor's thread."""
     return await asyncio.get_running_loop().run_in_executor(executor, do, *given)

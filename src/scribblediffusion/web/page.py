@@ -14,6 +14,7 @@ from gradio.themes.utils import colors, sizes
 
 from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.web import parts
+from scribblediffusion.web.asking import names_address
 from scribblediffusion.web.canvas import MASK_COLOUR, SIDE, Canvas, blank
 from scribblediffusion.web.comparison import comparison
 from scribblediffusion.web.explorer import explorer
@@ -110,6 +111,16 @@ def script() -> str:
     return (FOLDER / "page.js").read_text(encoding="utf-8")
 
 
+class Page(gr.Blocks):
+    """Gradio's blocks that refuse files named by an address, which the server would fetch."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Values as the handlers take them."""
+        if any(map(names_address, inputs)):
+            raise gr.Error("A file is uploaded, not named by its address.", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
 def lasting(page: gr.Blocks) -> frozenset[Path]:
     """Files that every new page asks for, such as the white sheet: they stay while it is served."""
     kept = (getattr(block, "keep_in_cache", ()) for block in page.blocks.values())
@@ -119,7 +130,7 @@ def lasting(page: gr.Blocks) -> frozenset[Path]:
 def build(studio: Studio) -> gr.Blocks:
     """The page of a studio."""
     does = Handlers(studio)
-    with gr.Blocks(
+    with Page(
         title=TITLE,
         analytics_enabled=False,
         delete_cache=(600, studio.limits.keep_seconds),
