@@ -14,7 +14,7 @@ import pytest
 from running import Served, free_port
 
 from scribblediffusion.errors import InputError
-from scribblediffusion.web.server import Options, serve, swept
+from scribblediffusion.web.server import Options, left_behind, serve, swept
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +170,29 @@ def test_what_every_new_page_asks_for_is_not_swept(tmp_path: Path, monkeypatch) 
         os.utime(sheet, (time.time() - 7200, time.time() - 7200))
     assert swept(tmp_path / "temporary", 3600, sheets) == 0
     assert all(sheet.is_file() for sheet in sheets)
+
+
+def test_what_killed_servers_left_is_removed(tmp_path: Path) -> None:
+    dead, alive, other = (tmp_path / n for n in ("scribble-app-a", "scribble-app-b", "other-app"))
+    for folder in (dead, alive, other):
+        folder.mkdir()
+        (folder / "sheet.png").write_text("x")
+    for folder in (dead, other):
+        os.utime(folder, (time.time() - 1000, time.time() - 1000))
+    assert left_behind(tmp_path, 500) == 1
+    assert not dead.exists()
+    assert alive.is_dir()
+    assert other.is_dir()
+
+
+def test_a_taken_port_is_told_before_an_address(served: Served) -> None:
+    from typer.testing import CliRunner
+
+    from scribblediffusion.cli import app
+
+    told = CliRunner().invoke(app, ["app", "--port", str(served.port)])
+    assert told.exit_code != 0
+    assert "http://" not in told.output
 
 
 def test_a_port_that_is_taken_is_a_sentence(served: Served) -> None:

@@ -40,7 +40,7 @@ def app(
         raise InputError(
             f'the studio needs {" and ".join(missing)}; try: pip install "scribblediffusion[web]"'
         )
-    from scribblediffusion.web.server import LOOPBACK, Options, serve
+    from scribblediffusion.web.server import LOOPBACK, Options, refuse_taken, serve
 
     options = Options(
         host=host,
@@ -52,6 +52,7 @@ def app(
     if host not in LOOPBACK and not options.auth:
         note = "whoever reaches this machine can draw; --auth asks for a password"
         typer.echo(f"scribble: {note}", err=True)
+    refuse_taken(options)
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"http://{shown}:{port}/")
     serve(options)

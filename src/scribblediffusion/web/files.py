@@ -62,12 +62,13 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes(studio: Studio, app: FastAPI) -> APIRouter:
+def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
     """The routes under ``/runs``.
 
     Args:
         studio: whose runs.
         app: the application, to find who has logged in.
+        temporary: where files are made that are sent once; it is swept.
     """
     router = APIRouter(prefix="/runs", responses=_NOT_FOUND)
 
@@ -99,7 +100,7 @@ def routes(studio: Studio, app: FastAPI) -> APIRouter:
     async def archive(run_id: RunId, request: Request, later: BackgroundTasks) -> FileResponse:
         """The whole run as a ZIP file."""
         run = seen(run_id, request)
-        handle, name = tempfile.mkstemp(suffix=".zip", prefix="scribble-run-")
+        handle, name = tempfile.mkstemp(suffix=".zip", prefix="scribble-run-", dir=temporary)
         os.close(handle)
         later.add_task(Path(name).unlink, missing_ok=True)
         try:

@@ -28,6 +28,10 @@ _log = logging.getLogger(__name__)
 #: Names under which this machine alone is reached.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
+#: Folders of temporary files; and the seconds without a sign of life after which a server is dead:
+#: running ones give one every ten minutes, unless the machine slept.
+_PREFIX, _DEAD = "scribble-app-", 86400
+
 
 @dataclass(frozen=True)
 class Options:
@@ -61,7 +65,8 @@ def build(options: Options) -> FastAPI:
     """The application: page, API, and files of runs."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is first imported
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    temporary = Path(tempfile.mkdtemp(prefix="scribble-app-"))
+    left_behind(Path(tempfile.gettempdir()), _DEAD)
+    temporary = Path(tempfile.mkdtemp(prefix=_PREFIX))
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)
 
     import gradio as gr
@@ -96,7 +101,7 @@ def build(options: Options) -> FastAPI:
 
     app = FastAPI(title=page.TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.studio = studio
-    app.include_router(routes(studio, app))
+    app.include_router(routes(studio, app, temporary))
     gr.mount_gradio_app(
         app,
         blocks,
@@ -136,7 +141,7 @@ def serve(options: Options) -> None:
     """
     import uvicorn
 
-    _refuse_taken(options)
+    refuse_taken(options)
     config = uvicorn.Config(
         build(options), options.host, options.port, log_level="warning", access_log=False,
         timeout_graceful_shutdown=3, limit_concurrency=400, server_header=False,
@@ -144,7 +149,12 @@ def serve(options: Options) -> None:
     uvicorn.Server(config).run()
 
 
-def _refuse_taken(options: Options) -> None:
+def refuse_taken(options: Options) -> None:
+    """Nothing, where it can be listened at the address.
+
+    Raises:
+        InputError: the port is taken, or may not be used.
+    """
     import socket
 
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
@@ -163,7 +173,24 @@ async def _sweep(folder: Path, seconds: float, lasting: Callable[[], Collection[
     """Removes temporary files that are older than that, again and again."""
     while True:
         await asyncio.to_thread(swept, folder, seconds, lasting())
+        folder.touch()  # says that this server is alive
         await asyncio.sleep(min(600.0, seconds))
+
+
+def left_behind(parent: Path, seconds: float) -> int:
+    """Removes the folders of servers that were killed; returns how many.
+
+    Args:
+        parent: where such folders are.
+        seconds: how long ago a server gave its last sign of life.
+    """
+    gone, oldest = 0, time.time() - seconds
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder)
+                gone += 1
+    return gone
 
 
 def swept(folder: Path, seconds: float, lasting: Collection[Path] = ()) -> int:
