@@ -49,11 +49,21 @@ class Recipe:
     drop_both: float = 0.05
 
 
+#: Noise below which the noised picture itself shows colours, so that naming them teaches nothing.
+UNSEEN = 0.6
+#: Noise above which a sampler decides which object gets which colour: its first three steps.
+DECIDED = 0.85
+
+
 def noise_levels(count: int, generator: torch.Generator) -> Tensor:
-    """σ for each sample: half uniform, half leaning to much noise, where colour is decided."""
-    uniform = torch.rand(count, generator=generator)
+    """σ for each sample: a third uniform, a third leaning to much noise, a third where colours are
+    decided (above `DECIDED`).
+    """
+    chance = torch.rand(count, generator=generator)
     leaning = torch.rand(count, generator=generator).sqrt()
-    return torch.where(torch.rand(count, generator=generator) < 0.5, uniform, leaning)
+    kind = torch.randint(3, (count,), generator=generator)
+    decided = DECIDED + (1 - DECIDED) * chance
+    return torch.where(kind == 0, chance, torch.where(kind == 1, leaning, decided))
 
 
 class Losses(NamedTuple):
@@ -130,5 +140,5 @@ class Denoiser(nn.Module):
             velocity=error.square().mean((1, 2, 3)),
             coarse=F.avg_pool2d(error, cell).square().mean(),
             grounding=torch.stack([grounding_loss(w, batch) for w in watch.weights(mask)]).mean(),
-            naming=self.naming(features, batch, keep[0] & keep[1]),
+            naming=self.naming(features, batch, keep[0] & keep[1] & (sigma > UNSEEN)),
         )

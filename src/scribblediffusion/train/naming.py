@@ -80,7 +80,8 @@ class Naming(nn.Module):
         Args:
             features: what a forward pass left.
             batch: its scenes.
-            known: `[B]` bool: scenes where the words can be known (neither condition dropped).
+            known: `[B]` bool: scenes that count, where the words can be known and must be inferred:
+                neither condition is dropped, and noise hides the picture.
         """
         words = batch.nouns, batch.colours
         losses = [
