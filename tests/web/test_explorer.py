@@ -33,7 +33,7 @@ def address(real):
     from scribblediffusion.web.explorer import explorer
     from scribblediffusion.web.payload import pack, pack_live, pack_maps
 
-    def maps(run, layer, head):
+    def maps(_, run, layer, head):
         assert run == "one"
         return pack_maps(real, layer, head)
 
