@@ -177,6 +177,27 @@ def test_a_program_without_a_cookie_draws_for_whoever_sits_here(served: Served) 
         gallery.delete(entry["id"])  # other tests count the runs of this server
 
 
+def test_maps_are_for_those_who_may_see_the_run(served: Served) -> None:
+    with httpx.Client() as visitor, httpx.Client() as other:
+        run = ask(by_visitor(served, visitor))[3]["id"]
+        other.get(served.url)
+        parts = visitor.get(served.url + "config").json()["components"]
+        named = [p["id"] for p in parts if p["props"].get("elem_id") == "studio-explorer"]
+        call = {"component_id": named[0], "fn_name": "layer_maps", "session_hash": "maps"}
+        url = f"{served.url}gradio_api/component_server"
+        mine = visitor.post(url, json={**call, "data": [run, None, None]})
+        assert mine.status_code == 200, mine.text
+        assert mine.json()["grid"]
+        for client, data, status in (
+            (other, [run, None, None], 404),
+            (visitor, [run, "no such layer", None], 404),
+            (visitor, [run], 422),
+            (visitor, {"run": run}, 422),
+            (visitor, [run, None, "one"], 422),
+        ):
+            assert client.post(url, json={**call, "data": data}).status_code == status, data
+
+
 def test_ones_own_run_comes_whole(served: Served) -> None:
     with httpx.Client() as visitor:
         entry = ask(by_visitor(served, visitor))[3]

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import HTTPException
 
+from scribblediffusion.errors import ScribbleError
 from scribblediffusion.view.colour import COLOUR_MAPS, table
 
 #: Markup, style and scripts.
@@ -30,14 +32,17 @@ SCRIPTS = ("maps.js", "paint.js", "dom.js", "words.js", "parts.js", "panels.js",
 
 
 def explorer(
-    *, maps: Callable[[str, str | None, int | None], dict[str, Any]] | None = None, **kwargs: Any
+    *,
+    maps: Callable[[Any, str, str | None, int | None], dict[str, Any]] | None = None,
+    **kwargs: Any,
 ) -> gr.HTML:
     """The explorer of one run.
 
     Args:
-        maps: ``maps(run, layer, head)`` gives `payload.pack_maps` of a run by the name that it was
-            packed under, for layers and heads that did not travel along. Whoever calls it may be
-            a stranger: check the name. None offers only what was packed.
+        maps: ``maps(request, run, layer, head)`` gives `payload.pack_maps` of a run by the
+            name that it was packed under, for layers and heads that did not travel along. Whoever
+            calls it may be a stranger: check the name, and who asks. None offers
+            only what was packed.
         **kwargs: As `gr.HTML` takes them: value, elem_id, visible, render …
 
     Returns:
@@ -47,13 +52,26 @@ def explorer(
     functions = []
     if maps is not None:
 
-        def layer_maps(asked: Sequence[Any]) -> dict[str, Any]:
+        def layer_maps(asked: Any, request: gr.Request) -> dict[str, Any]:
             """One block of maps, by run, layer and head."""
-            run, layer, head = asked
-            return maps(run, layer, head)
+            if not _is_choice(asked):
+                raise HTTPException(422, "give a run, a layer and a head")
+            try:
+                return maps(request, *asked)
+            except ScribbleError as error:
+                raise HTTPException(404, str(error)) from None
 
         functions.append(layer_maps)
     return built("explorer", SCRIPTS, functions, remote=maps is not None, **kwargs)
+
+
+def _is_choice(asked: Any) -> bool:
+    """Whether something is a run's name, a layer's name or None, a head's number or None."""
+    if not isinstance(asked, list | tuple) or len(asked) != 3:
+        return False
+    run, layer, head = asked
+    named = isinstance(run, str) and isinstance(layer, str | None)
+    return named and (head is None or type(head) is int)
 
 
 def built(

@@ -154,8 +154,8 @@ def visitor_of(request: Request, app: FastAPI) -> str:
 
 
 def _page_of(app: FastAPI) -> Any:
-    """Gradio's application inside ours."""
-    inner = (getattr(route, "app", None) for route in app.routes)
+    """Gradio's application: this one, or the one inside ours."""
+    inner = (app, *(getattr(route, "app", None) for route in app.routes))
     return next((one for one in inner if hasattr(one, "cookie_id")), None)
 
 

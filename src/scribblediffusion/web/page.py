@@ -18,6 +18,7 @@ from scribblediffusion.web.asking import names_address
 from scribblediffusion.web.canvas import MASK_COLOUR, SIDE, Canvas, blank
 from scribblediffusion.web.comparison import comparison
 from scribblediffusion.web.explorer import explorer
+from scribblediffusion.web.files import visitor_of
 from scribblediffusion.web.handlers import Handlers
 from scribblediffusion.web.programs import Programs
 from scribblediffusion.web.studio import Studio, starters
@@ -231,7 +232,7 @@ def _right(does: Handlers) -> dict[str, Any]:
     """How it goes, the explorer, the comparison, the files."""
     made: dict[str, Any] = {}
     made["status"] = parts.status(elem_id="studio-status")
-    made["explorer"] = explorer(maps=does.studio.maps, elem_id="studio-explorer")
+    made["explorer"] = explorer(maps=_maps(does.studio), elem_id="studio-explorer")
     with gr.Column(visible="hidden", elem_id="studio-compare") as made["comparison_part"]:
         gr.HTML("<h2>Compared</h2>", js_on_load=None)
         made["comparison"] = comparison(elem_id="studio-comparison")
@@ -247,6 +248,15 @@ def _right(does: Handlers) -> dict[str, Any]:
     made["run_id"] = gr.Textbox(visible=False)
     made["other_id"] = gr.Textbox(visible=False)
     return made
+
+
+def _maps(studio: Studio) -> Any:
+    """What the explorer asks for by itself: maps of a run that whoever asks may see."""
+
+    def maps(request: Any, run: str, layer: str | None, head: int | None) -> dict[str, Any]:
+        return studio.maps(visitor_of(request, request.app), run, layer, head)
+
+    return maps
 
 
 def _file(label: str, name: str, **kwargs: Any) -> gr.Image:

@@ -199,9 +199,16 @@ class Studio:
         """The explorer's value of a run."""
         return payload.pack(self.trace(run), run=run.id)
 
-    def maps(self, run_id: str, layer: str | None, head: int | None) -> dict[str, Any]:
-        """Maps of one layer and head; whoever knows a run's id may ask."""
-        run = self.gallery.get(_whole_id(run_id))
+    def maps(
+        self, visitor: str, run_id: str, layer: str | None, head: int | None
+    ) -> dict[str, Any]:
+        """Maps of one layer and head of a run that the visitor may see.
+
+        Raises:
+            GalleryError: no such run.
+            NotRecordedError: no such layer or head.
+        """
+        run = self.visitors.seen(visitor, run_id)
         return payload.pack_maps(self.trace(run), layer, head)
 
     def views(self, run: Run) -> tuple[Path, Path]:
@@ -248,12 +255,6 @@ class Studio:
 def new_seed() -> int:
     """A seed that a person can type."""
     return secrets.randbelow(10**9)
-
-
-def _whole_id(run_id: Any) -> str:
-    if not isinstance(run_id, str) or len(run_id) != 26:
-        raise GalleryError("there is no such run here")
-    return run_id
 
 
 def _without_word(trace: AttentionTrace, position: Any) -> tuple[str, str]:
