@@ -26,6 +26,8 @@ class Limits:
         mine: runs that one visitor may have waiting or going on.
         stored: bytes of drawings that were sent and not yet used, of one page.
         keep_seconds: how long temporary files stay.
+        pages: open pages whose state is kept; of more, those that were used last. A page that is
+            left out goes on, and has forgotten its last seed.
     """
 
     prompt: int = 500
@@ -39,6 +41,7 @@ class Limits:
     mine: int = 2
     stored: int = 60_000_000
     keep_seconds: int = 3600
+    pages: int = 100
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,8 @@ def build(studio: Studio) -> gr.Blocks:
         _wire(does, page, link, tab)
         _programs(does)
     page.queue(max_size=4 * _LISTENERS, default_concurrency_limit=_LISTENERS)
+    # Gradio's own limit keeps 10,000 pages, 85 kB each.
+    page.state_session_capacity = studio.limits.pages
     return page
 
 
