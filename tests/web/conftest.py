@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Iterator
 
@@ -10,17 +9,6 @@ import pytest
 from running import Served, free_port
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _loop() -> Iterator[None]:
-    """The event loop that Gradio asks for when a page is built outside of one. Python would make
-    it on the spot, and nobody would close it.
-    """
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
 
 
 @pytest.fixture(scope="session")
