@@ -182,7 +182,7 @@ class RealAttentionExtractor:
             if self._recording.branch != "full":
                 why += ": guidance may be off; try branch='full'"
         elif not any(run.recorded for run in laid_out):
-            there = max(run.last_index for run in laid_out)
+            there = max(run.clock.index for run in laid_out)
             why = f"steps={wish.steps} fits none of the steps 0–{there} that ran"
         else:
             why = (
@@ -249,7 +249,7 @@ class RealAttentionExtractor:
         self, prompts: list[str], sketch: np.ndarray | None, settings: Mapping[str, Any]
     ) -> None:
         """The pipeline begins a run: the denoiser calls that follow are one."""
-        run = Run(None, threading.get_ident())
+        run = Run(threading.get_ident())
         run.asked, run.sketch, run.settings = tuple(prompts), sketch, dict(settings)
         self._recording.announce(run)
 

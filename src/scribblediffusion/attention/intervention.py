@@ -20,7 +20,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -64,58 +63,6 @@ _ARGUMENTS = ("hidden_states", "encoder_hidden_states", "attention_mask", "image
 #: What can be knocked out: a word or phrase (each time it occurs), one of a prompt's `Word`s, a
 #: key, or a sketch region.
 Target = str | Word | int | Region
-
-
-@dataclass
-class _Clock:
-    """Where the present denoiser call stands in its run."""
-
-    scheduler: Any
-    timesteps: Any = None
-    first: schedule.Position | None = None
-    last: schedule.Position | None = None
-    given: float | None = None
-    counted: int = 0
-    offset: int = 0
-    fell: bool = False
-
-    def tick(self, given: float | None, count: int | None = None) -> tuple[int, int | None]:
-        """The step of the call that begins, from 0, and how many there will be if known.
-
-        Args:
-            given: The timestep of the call.
-            count: How many timesteps the pipeline says it will run.
-        """
-        timesteps = getattr(self.scheduler, "timesteps", None)
-        if self.first is None or timesteps is not self.timesteps or self._back(given):
-            self.timesteps, self.first, self.last, self.given = timesteps, None, None, None
-            self.counted, self.fell = 0, False
-            self.offset = schedule.offset(self.scheduler, given, count)
-        place = schedule.position(self.scheduler, self.counted, self.offset)
-        if self._again(place, given) and self.last is not None:
-            place = self.last
-        else:
-            self.counted += 1
-        self.first = self.first or place
-        self.fell = self.fell or (None not in (given, self.given) and given < self.given)  # type: ignore[operator]
-        self.last, self.given = place, given
-        planned = schedule.planned(self.scheduler, self.first, count)
-        return place.step - self.first.step, None if planned is None else planned[-1] + 1
-
-    def _back(self, given: float | None) -> bool:
-        """Whether the call is of another run: an index that goes back, or noise that goes up."""
-        order = schedule.position(self.scheduler, 0).order
-        if order is not None:
-            return self.last is not None and order < (self.last.order or 0)
-        return self.fell and None not in (given, self.given) and given > self.given  # type: ignore[operator]
-
-    def _again(self, place: schedule.Position, given: float | None) -> bool:
-        """Whether this is a further call of the same step, as guidance by parts makes them."""
-        if self.last is None:
-            return False
-        if place.order is not None:
-            return place.order == self.last.order
-        return given is not None and given == self.given
 
 
 class KnockOut:
@@ -169,7 +116,7 @@ class KnockOut:
         self._scheduler = scheduler
         self._stack: ExitStack | None = None
         self._watch: EncoderWatch | None = None
-        self._clock = _Clock(None)
+        self._clock = schedule.Clock(None)
         self._out: Tensor | None = None
         self._known: tuple[Tensor, Tensor] | None = None
         self._calls = 0
@@ -180,7 +127,7 @@ class KnockOut:
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise CaptureError("this knock-out is open already; leave its context first")
-        self._clock = _Clock(self._scheduler or getattr(self._pipe, "scheduler", None))
+        self._clock = schedule.Clock(self._running())
         self._calls = self.applied = 0
         with ExitStack() as stack:
             hook = self._denoiser.register_forward_pre_hook(self._begins, with_kwargs=True)
@@ -224,10 +171,22 @@ class KnockOut:
         if not isinstance(condition, Tensor):
             raise CaptureError("the denoiser was called without encoder_hidden_states")
         self._calls += 1
-        index, total = self._clock.tick(_number(given.get("timestep")), calls_said(self._pipe))
         if self._watch is not None:
             self._watch.run_begins()
-        self._out = self._chosen(condition) if self._wish.wants(index, total) else None
+        self._out = self._chosen(condition) if self._is_meant(given.get("timestep")) else None
+
+    def _is_meant(self, timestep: Any) -> bool:
+        """Whether the call that begins is of a step that was asked for."""
+        given, count = schedule.number(timestep), calls_said(self._pipe)
+        if not self._clock.goes_on(self._running(), given):
+            self._clock = schedule.Clock(self._running())
+        self._clock.tick(given, count)
+        planned = self._clock.planned(count)
+        return self._wish.wants(self._clock.index, None if planned is None else planned[-1] + 1)
+
+    def _running(self) -> Any:
+        """The scheduler as it is now."""
+        return self._scheduler or getattr(self._pipe, "scheduler", None)
 
     def _chosen(self, condition: Tensor) -> Tensor:
         """Which keys of which rows, ``[B, K]`` bool; found once for each condition tensor."""
@@ -384,9 +343,3 @@ def _unknown(
             return error
     there = f"keys 0–{keys - 1}" + (f" and {len(regions)} sketch regions" if regions else "")
     return TraceError(f"{target!r} cannot be knocked out: this run has {there}, and its words")
-
-
-def _number(timestep: Any) -> float | None:
-    if timestep is None:
-        return None
-    return float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)

@@ -118,6 +118,29 @@ def relative_error(rebuilt: Tensor, real: Tensor) -> Tensor:
     )
 
 
+@dataclass(frozen=True)
+class Codes:
+    """A fixed random number for each column, which each of its keys brings as one more value.
+
+    What the weights make of the keys' numbers must be what the record makes of the columns': so a
+    record whose columns are those of other keys fails the proof.
+    """
+
+    columns: Tensor
+    keys: Tensor
+
+    def beside(self, values: Tensor) -> Tensor:
+        """Values ``[B, H, K, D]`` → ``[B, H, K, D + 1]``."""
+        own = self.keys[:, None].expand(*values.shape[:3], 1)
+        return torch.cat([values.float(), own], dim=-1)
+
+    def error(self, record: Tensor, coded: Tensor) -> Tensor:
+        """How far a record ``[B, H or 1, C, S]`` is from the weighted numbers ``[B, H, S]``."""
+        of_columns = (record * self.columns[:, None]).sum(dim=2)
+        heads = coded if record.shape[1] == coded.shape[1] else coded.mean(dim=1, keepdim=True)
+        return relative_error(of_columns, heads)
+
+
 def _out_projection(module: Any) -> nn.Module | None:
     """The module's own, or the one that a custom diffusion processor brings."""
     own = getattr(getattr(module, "processor", None), "to_out_custom_diffusion", None)

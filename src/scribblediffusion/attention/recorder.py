@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from scribblediffusion.attention import folding, proof
 from scribblediffusion.attention.adapters import Adapted, adapted, masked
 from scribblediffusion.attention.families import Site
 from scribblediffusion.attention.folding import Kept, positions
-from scribblediffusion.attention.proof import Projection
+from scribblediffusion.attention.proof import Codes, Projection
 from scribblediffusion.attention.records import CONDITION, Column
 from scribblediffusion.attention.run import Call, Frame, Run
 from scribblediffusion.attention.taps import Attended, Sighting, put_together
@@ -132,29 +131,6 @@ def _pick(whole: Attended, call: Call, grid: tuple[int, int], site: Site) -> Att
         image=whole.image,
         plain_q=whole.plain_q,
     )
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A fixed random number for each column, which each of its keys brings as one more value.
-
-    What the weights make of the keys' numbers must be what the record makes of the columns': so a
-    record whose columns are those of other keys fails the proof.
-    """
-
-    columns: Tensor
-    keys: Tensor
-
-    def beside(self, values: Tensor) -> Tensor:
-        """Values ``[B, H, K, D]`` → ``[B, H, K, D + 1]``."""
-        own = self.keys[:, None].expand(*values.shape[:3], 1)
-        return torch.cat([values.float(), own], dim=-1)
-
-    def error(self, record: Tensor, coded: Tensor) -> Tensor:
-        """How far a record ``[B, H or 1, C, S]`` is from the weighted numbers ``[B, H, S]``."""
-        of_columns = (record * self.columns[:, None]).sum(dim=2)
-        heads = coded if record.shape[1] == coded.shape[1] else coded.mean(dim=1, keepdim=True)
-        return proof.relative_error(of_columns, heads)
 
 
 def _codes(run: Run, frame: Frame, at: Attended) -> Codes:

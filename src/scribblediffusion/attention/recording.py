@@ -10,7 +10,6 @@ import inspect
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -144,23 +143,23 @@ class Recording:
         if not isinstance(sample, Tensor) or not isinstance(condition, Tensor):
             raise CaptureError("the denoiser was called without sample or encoder_hidden_states")
         scheduler = self._scheduler or getattr(self.pipe, "scheduler", None)
-        given_time = _number(given.get("timestep"))
+        given_time = schedule.number(given.get("timestep"))
         run = self._run_of(scheduler, condition, given_time)
         run.calls += 1
         rows = self._rows(condition)
         if not rows.numbers:
             run.declare(self.sites)
             return None
-        place = self._place(run, scheduler, given_time)
-        if place is None:
-            return None
-        first = run.first or place
-        step = schedule.describe(scheduler, place, first, given_time)
         count = calls_said(self.pipe)
+        place = run.clock.tick(given_time, count)
+        if run.clock.again and scheduler is not None:
+            return None  # guidance by perturbation: no step of its own
+        first = run.clock.first or place
+        step = schedule.describe(scheduler, place, first, given_time)
         run.complete = run.complete or schedule.is_last(scheduler, place, first, count)
         if run.frame is None:
             run.declare(self.sites)
-            run.planned = schedule.planned(scheduler, first, count)
+            run.planned = run.clock.planned(count)
             picture = Picture(self.pipe, self._layout(), sample, condition.shape[1], given)
             self._lay_out(run, picture, rows)
         total = None if run.planned is None else run.planned[-1] + 1
@@ -183,16 +182,14 @@ class Recording:
     def _run_of(self, scheduler: Any, condition: Tensor, given: float | None) -> Run:
         """The run that goes on, or a new one: announced, or with other timesteps than before."""
         me = threading.get_ident()
-        timesteps = getattr(scheduler, "timesteps", None)
         run = self.runs[-1] if self.runs else None
         if self._announced is not None:
             self._refuse_earlier(condition, me)
             run, self._announced = self._announced, None
-            run.timesteps = timesteps
-            self._start(run)
-        elif run is None or run.closed or self._is_another(run, scheduler, timesteps, given):
-            run = Run(timesteps, me)
-            self._start(run)
+            self._start(run, scheduler)
+        elif run is None or run.closed or not run.clock.goes_on(scheduler, given):
+            run = Run(me)
+            self._start(run, scheduler)
         elif run.condition is not condition:
             self._refuse_earlier(condition, me)
         run.threads.add(me)
@@ -201,7 +198,8 @@ class Recording:
             self.watch.run_begins()
         return run
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run, scheduler: Any) -> None:
+        run.clock = schedule.Clock(scheduler)
         self.runs.append(run)
         self._known_rows = None
 
@@ -215,17 +213,6 @@ class Recording:
             foreign = run is None or me not in run.threads
             if other.condition is condition and (foreign or other.announced):
                 raise Mixed
-
-    def _is_another(self, run: Run, scheduler: Any, timesteps: Any, given: float | None) -> bool:
-        """Whether a call cannot belong to this run: other timesteps, or noisier than before."""
-        if run.timesteps is not timesteps:
-            return True
-        if run.last is None:
-            return False
-        order = schedule.position(scheduler, 0).order
-        if order is None or timesteps is None:  # no index: noise went down, and now it goes up
-            return run.fell and None not in (given, run.last_given) and given > run.last_given  # type: ignore[operator]
-        return run.last.order is not None and order < run.last.order
 
     def _rows(self, condition: Tensor) -> Rows:
         """The wanted rows; told once for each condition tensor, which pipelines make once a run."""
@@ -242,28 +229,6 @@ class Recording:
         give = getattr(self.pipe, "key_layout", None)
         layout = give() if callable(give) else None
         return layout if isinstance(layout, KeyLayout) else None
-
-    def _place(self, run: Run, scheduler: Any, given: float | None) -> schedule.Position | None:
-        """Where this call stands; None for a further call of the same step and branch, which
-        guidance by perturbation makes and which is no step of its own. Of a bare denoiser nobody
-        knows what its calls at one timestep are for: they are calls of one step.
-        """
-        if run.first is None:
-            run.offset = schedule.offset(scheduler, given, calls_said(self.pipe))
-        place = schedule.position(scheduler, run.counted, run.offset)
-        again = given is not None and given == run.last_given
-        if run.last is not None and place.order is not None:
-            again = place.order == run.last.order
-        if run.last is not None and again:
-            if scheduler is not None:
-                return None
-            run.last = replace(run.last, call=run.last.call + 1)
-            return run.last
-        run.fell = run.fell or (None not in (given, run.last_given) and given < run.last_given)  # type: ignore[operator]
-        run.first = run.first or place
-        run.last, run.last_given = place, given
-        run.counted += 1
-        return place
 
     def ends(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         """After each denoiser call, also one that failed (then it has no output)."""
@@ -310,11 +275,3 @@ class Recording:
             for name in [n for n in self._call.records if n[0] == site.name]:
                 del self._call.records[name]
         _log.debug("layer %s was not captured", site.name, exc_info=error)
-
-
-def _number(timestep: Any) -> float | None:
-    if timestep is None:
-        return None
-    if isinstance(timestep, Tensor):
-        return float(timestep.flatten()[0])
-    return float(timestep)

@@ -19,8 +19,9 @@ from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.budget import Plan
 from scribblediffusion.attention.families import Site
 from scribblediffusion.attention.folding import Kept
+from scribblediffusion.attention.proof import Codes
 from scribblediffusion.attention.records import CONDITION, Column, Layer, Prompt, Region, Step
-from scribblediffusion.attention.schedule import Position
+from scribblediffusion.attention.schedule import Clock
 from scribblediffusion.attention.trace import AttentionTrace
 
 #: (layer, source): a layer has a record for the condition and one for each IP-Adapter.
@@ -132,20 +133,14 @@ class Newest:
 class Run:
     """Everything that one run of the denoiser left behind."""
 
-    def __init__(self, timesteps: Any, thread: int) -> None:
-        self.timesteps = timesteps
+    def __init__(self, thread: int) -> None:
+        self.clock = Clock(None)
         self.threads = {thread}
-        self.first: Position | None = None
-        self.last: Position | None = None
-        self.last_given: float | None = None
-        self.offset = 0
         self.condition: Tensor | None = None
         self.calls = 0
-        self.counted = 0
         self.complete = False
         self.closed = False
         self.announced = False
-        self.fell = False
         self.planned: list[int] | None = None
         self.frame: Frame | None = None
         self.plan: Plan | None = None
@@ -154,7 +149,7 @@ class Run:
         self.adapters: dict[Name, tuple[int, float]] = {}
         self.adapter_columns: dict[str, tuple[Column, ...]] = {}
         self.kept: dict[tuple[range, range, torch.device], Kept] = {}
-        self.codes: dict[tuple[range, range, torch.device], Any] = {}
+        self.codes: dict[tuple[range, range, torch.device], Codes] = {}
         self.dtype = ""
         self.settings: Mapping[str, Any] = {}
         self.asked: tuple[str, ...] = ()
@@ -201,11 +196,6 @@ class Run:
     def thinned(self) -> tuple[str, ...]:
         """What was given up to stay within the memory limit, in sentences."""
         return () if self.plan is None else self.plan.thinned
-
-    @property
-    def last_index(self) -> int:
-        """`Step.index` of the newest call."""
-        return 0 if self.first is None or self.last is None else self.last.step - self.first.step
 
     @property
     def recorded(self) -> int:

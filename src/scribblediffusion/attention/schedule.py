@@ -14,8 +14,10 @@ a·image + b·noise:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import Tensor
 
 from scribblediffusion.attention.records import Step
 
@@ -158,6 +160,92 @@ def planned(scheduler: Any, first: Position, count: int | None = None) -> list[i
 def _end(length: int, first: Position | None, count: int | None) -> int:
     """Where in the list of timesteps a run ends."""
     return length if first is None or not count else min(length, first.at + count)
+
+
+class Clock:
+    """Tells the denoiser calls of one run where they stand, one after the other.
+
+    Args:
+        scheduler: The scheduler of the run; None for a bare denoiser, whose calls are counted.
+
+    Attributes:
+        first: Where the first call stood; None before it.
+        last: Where the latest call stood.
+        again: Whether the latest was a further call of the step before it, as guidance by
+            perturbation makes. Of a bare denoiser nobody knows what its calls at one timestep are
+            for: they are numbered as calls of one step.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+        self.first: Position | None = None
+        self.last: Position | None = None
+        self.again = False
+        self._timesteps = getattr(scheduler, "timesteps", None)
+        self._given: float | None = None
+        self._counted = 0
+        self._skipped = 0
+        self._fell = False
+
+    @property
+    def index(self) -> int:
+        """`Step.index` of the latest call."""
+        return 0 if self.first is None or self.last is None else self.last.step - self.first.step
+
+    def goes_on(self, scheduler: Any, given: float | None) -> bool:
+        """Whether a call can belong to this run: the same timesteps, and no noisier than before.
+
+        Args:
+            scheduler: The scheduler as it is now.
+            given: The timestep of the call.
+        """
+        if getattr(scheduler, "timesteps", None) is not self._timesteps:
+            return False
+        if self.last is None:
+            return True
+        order = position(scheduler, 0).order
+        if order is None or self._timesteps is None:  # noise went down, and now it goes up
+            return not (self._fell and _below(self._given, given))
+        return self.last.order is None or order >= self.last.order
+
+    def tick(self, given: float | None, count: int | None = None) -> Position:
+        """Where the call stands that begins now.
+
+        Args:
+            given: The timestep of the call.
+            count: How many timesteps the pipeline says it will run.
+        """
+        if self.first is None or self.last is None:
+            self._skipped = offset(self.scheduler, given, count)
+            place = self.first = position(self.scheduler, 0, self._skipped)
+        else:
+            place = position(self.scheduler, self._counted, self._skipped)
+            if place.order is None:
+                self.again = given is not None and given == self._given
+            else:
+                self.again = place.order == self.last.order
+            if self.again:
+                further = 0 if self.scheduler is not None else 1
+                place = replace(self.last, call=self.last.call + further)
+        self._fell = self._fell or _below(given, self._given)
+        self._counted += not self.again
+        self.last, self._given = place, given
+        return place
+
+    def planned(self, count: int | None = None) -> list[int] | None:
+        """The steps of the run's calls, as the function `planned` says; None before the first."""
+        return None if self.first is None else planned(self.scheduler, self.first, count)
+
+
+def _below(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and one < other
+
+
+def number(timestep: Any) -> float | None:
+    """A denoiser's argument `timestep` as a number: the first, where each row has its own."""
+    if timestep is None:
+        return None
+    return float(timestep.flatten()[0]) if isinstance(timestep, Tensor) else float(timestep)
 
 
 def describe(scheduler: Any, place: Position, first: Position, given: float | None) -> Step:
