@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from running import Served, free_port
@@ -29,3 +30,14 @@ def chromium() -> Iterator[object]:
         browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def opened(chromium: object, served: Served) -> Iterator[Any]:
+    """The studio's page in a browser of its own; nothing may have gone wrong on it."""
+    from opening import Opened
+
+    page = Opened(chromium, served.url)
+    yield page
+    page.close()
+    assert page.wrong == []

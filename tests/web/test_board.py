@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from opening import APPLE, PATIENCE, Opened, expect
 from running import Served
-from test_browser import APPLE, PATIENCE, Opened, expect
 
 from scribblediffusion.gallery import Gallery
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture
-def opened(chromium, served: Served) -> Iterator[Opened]:
-    page = Opened(chromium, served.url)
-    yield page
-    page.close()
-    assert page.wrong == []
 
 
 def paint(opened: Opened, board: str, *places: tuple[float, float]) -> None:

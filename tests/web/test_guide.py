@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opening import PATIENCE, Opened, expect
 from running import Served, free_port
-from test_browser import PATIENCE, Opened, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"

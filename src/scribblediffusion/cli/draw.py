@@ -14,6 +14,8 @@ from scribblediffusion.errors import InputError, SketchError
 if TYPE_CHECKING:
     import numpy as np
 
+    from scribblediffusion.sketch import Sketch
+
 #: Seeds up to here, with those of 64 pictures after it, fit a database's integers.
 _LAST_SEED = 2**63 - 65
 _SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
@@ -59,34 +61,23 @@ def draw(
     """Draw a picture from a sketch and a prompt."""
     import secrets
 
-    from scribblediffusion.settings import (
-        GUIDANCE,
-        SKETCH_GUIDANCE,
-        check_prompts,
-        check_settings,
-        seeded,
-    )
-    from scribblediffusion.sketch import Sketch
+    from scribblediffusion import settings as dials
 
     if not 1 <= count <= 64:
         raise InputError(f"--count {count}: a number from 1 to 64")
     settings = {
         "num_inference_steps": steps,
-        "guidance_scale": GUIDANCE if guidance is None else guidance,
-        "sketch_guidance_scale": SKETCH_GUIDANCE if sketch_guidance is None else sketch_guidance,
+        "guidance_scale": dials.GUIDANCE if guidance is None else guidance,
+        "sketch_guidance_scale": (
+            dials.SKETCH_GUIDANCE if sketch_guidance is None else sketch_guidance
+        ),
     }
-    check_settings(*settings.values())
-    check_prompts(prompt)
+    dials.check_settings(*settings.values())
+    dials.check_prompts(prompt)
     seed = secrets.randbelow(2**31) if seed is None else seed
     targets = _targets(output, prompt, seed, count)
-    if sketch == "-" and mask is not None:
-        raise InputError(f"--mask {mask}: there is no sketch to mask; name one instead of -")
-    if sketch != "-" and not Path(sketch).exists():
-        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
-    cleaned = None if sketch == "-" else Sketch.from_image(sketch, mask=mask)
-    if cleaned is not None and cleaned.is_blank:
-        typer.echo(f"scribble: no ink was found in {sketch}, so the words alone count", err=True)
-    generators = seeded(seed, count)
+    cleaned = _cleaned(sketch, mask)
+    generators = dials.seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
         _write(target, picture, prompt, seed + number)
@@ -98,6 +89,22 @@ def draw(
         typer.echo(f"run {run.id} in {run.folder}")
         typer.echo(str(trace.audit))
     typer.echo(f"seed {seed}")
+
+
+def _cleaned(sketch: str, mask: Path | None) -> Sketch | None:
+    """The sketch as the model will see it; None for "-"."""
+    from scribblediffusion.sketch import Sketch
+
+    if sketch == "-":
+        if mask is not None:
+            raise InputError(f"--mask {mask}: there is no sketch to mask; name one instead of -")
+        return None
+    if not Path(sketch).exists():
+        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
+    cleaned = Sketch.from_image(sketch, mask=mask)
+    if cleaned.is_blank:
+        typer.echo(f"scribble: no ink was found in {sketch}, so the words alone count", err=True)
+    return cleaned
 
 
 def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Path]:

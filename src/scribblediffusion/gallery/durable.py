@@ -27,8 +27,6 @@ except ImportError:  # Windows has no flock: leftovers are then swept by age alo
     fcntl = None
 
 TEMPORARY = ".tmp"
-#: Lock files in it that are nobody's leftovers.
-LOCKS = {"gate", "index", "views"}
 #: A private folder, or its lock; whatever else lies there is somebody's own and is left alone.
 PRIVATE = re.compile(r"([0-9a-f]{16})(?:\.lock)?")
 #: A file in a private folder that says where its writer writes outside the gallery.

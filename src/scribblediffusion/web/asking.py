@@ -9,15 +9,15 @@ from typing import Any
 
 import gradio as gr
 
-from scribblediffusion.web.visitors import digest, new_token, visitor_with
+from scribblediffusion.web.visitors import digest, new_token, visitor_named, visitor_with
 
 
 def visitor_of(request: gr.Request | None) -> str:
     """Digest of who asks: the name of a login, or the cookie; a stranger without either is new."""
     if request is None:
         return digest(new_token())
-    if getattr(request, "username", None):
-        return digest(f"login {request.username}")
+    if name := getattr(request, "username", None):
+        return visitor_named(name)
     cookies = request.headers.get("cookie", "") if request.headers else ""
     return visitor_with(cookies)
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from scribblediffusion.errors import GalleryError, ScribbleError
 from scribblediffusion.gallery import Run
 from scribblediffusion.web.studio import ANALYSIS, GIF, Studio
-from scribblediffusion.web.visitors import RUN_ID, digest, visitor_with
+from scribblediffusion.web.visitors import RUN_ID, visitor_named, visitor_with
 
 #: File names on the page → where they are in a run's folder, and what they are.
 FILES = {
@@ -149,7 +149,7 @@ def visitor_of(request: Request, app: FastAPI) -> str:
         user = next((page.tokens[t] for t in tokens if t in page.tokens), None)
         if user is None:
             raise HTTPException(401, "log in first")
-        return digest(f"login {user}")
+        return visitor_named(user)
     return visitor_with(request.headers.get("cookie", ""))
 
 

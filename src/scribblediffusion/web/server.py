@@ -69,7 +69,6 @@ def build(options: Options) -> FastAPI:
     temporary = Path(tempfile.mkdtemp(prefix=_PREFIX))
     os.environ["GRADIO_TEMP_DIR"] = str(temporary)
 
-    import gradio as gr
     from fastapi import FastAPI
 
     from scribblediffusion.web import page
@@ -102,6 +101,24 @@ def build(options: Options) -> FastAPI:
     app = FastAPI(title=page.TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.studio = studio
     app.include_router(routes(studio, app, temporary))
+    _mount(app, blocks, options)
+    alone = options.host in LOOPBACK
+    app.add_middleware(
+        Guard,
+        limits=options.limits,
+        hosts=LOOPBACK if alone else (),
+        home=options.host if alone else None,
+        local=options.local,
+    )
+    return app
+
+
+def _mount(app: FastAPI, blocks: Any, options: Options) -> None:
+    """Put the page under the application's root, without what Gradio would add by itself."""
+    import gradio as gr
+
+    from scribblediffusion.web import page
+
     gr.mount_gradio_app(
         app,
         blocks,
@@ -122,15 +139,6 @@ def build(options: Options) -> FastAPI:
         css=page.css(),
         js=page.script(),
     )
-    alone = options.host in LOOPBACK
-    app.add_middleware(
-        Guard,
-        limits=options.limits,
-        hosts=LOOPBACK if alone else (),
-        home=options.host if alone else None,
-        local=options.local,
-    )
-    return app
 
 
 def serve(options: Options) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.errors import GalleryError, InputError
 from scribblediffusion.gallery import Gallery, Run
+from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.sketch import Region, Sketch
 from scribblediffusion.visualizer import AttentionVisualizer
 from scribblediffusion.web import payload
@@ -161,8 +162,8 @@ class Studio:
             prompt=run.prompt,
             sketch=run.sketch(),
             steps=int(settings.get("num_inference_steps", 20)),
-            guidance=float(settings.get("guidance_scale", 3.0)),
-            sketch_guidance=float(settings.get("sketch_guidance_scale", 1.5)),
+            guidance=float(settings.get("guidance_scale", GUIDANCE)),
+            sketch_guidance=float(settings.get("sketch_guidance_scale", SKETCH_GUIDANCE)),
             seed=run.seed,
             model=named[0],
             each_head=bool(settings.get("each_head", False)),

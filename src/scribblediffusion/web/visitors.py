@@ -50,6 +50,11 @@ def digest(token: str) -> str:
     return hashlib.sha256(f"scribble visitor {token}".encode()).hexdigest()[:24]
 
 
+def visitor_named(name: str) -> str:
+    """Who has logged in under a name: a digest."""
+    return digest(f"login {name}")
+
+
 def visitor_with(cookies: str) -> str:
     """Whom a Cookie header names: a digest, `NOBODY`, or a stranger who is new each time."""
     token = token_in(cookies)

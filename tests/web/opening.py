@@ -1,0 +1,107 @@
+"""The studio's page as people use it, and what it did that it should not have done."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+expect.set_options(timeout=20_000)
+
+PATIENCE = 150_000
+APPLE = "Begin with a drawing: a red apple"
+
+
+class Opened:
+    """A page, and what it did that it should not have done."""
+
+    def __init__(self, browser, url: str, *, theme: str = "light", run: str = "", **kwargs) -> None:
+        kwargs = {"viewport": {"width": 1360, "height": 900}} | kwargs
+        self.context = browser.new_context(**kwargs)
+        self.page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("request", lambda request: self._request(request.url, url))
+        self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        self.visit(url, theme, run)
+
+    def visit(self, url: str, theme: str = "light", run: str = "") -> None:
+        self.page.goto(f"{url}?__theme={theme}" + (f"&run={run}" if run else ""))
+        expect(self.page.locator("#studio-board canvas").first).to_be_visible(timeout=PATIENCE)
+        expect(self.page.get_by_role("button", name="Brush", exact=True)).to_be_visible()
+        self.page.wait_for_function("window.editor?.background_image")
+
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text}")
+
+    def _request(self, asked: str, url: str) -> None:
+        if not asked.startswith((url, "data:", "blob:")):
+            self.wrong.append(f"outside: {asked}")
+
+    # ── what people do ───────────────────────────────────────────────────────────────────────
+
+    def draw_circle(self) -> None:
+        box = self.page.locator("#studio-board canvas").first.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        radius, mouse = min(box["width"], box["height"]) * 0.28, self.page.mouse
+        mouse.move(x + radius, y)
+        mouse.down()
+        for i in range(1, 21):
+            a = 2 * math.pi * i / 20
+            mouse.move(x + radius * math.cos(a), y + radius * math.sin(a))
+        mouse.up()
+        self.page.wait_for_timeout(500)
+
+    def ink(self) -> int:
+        """Dark pixels of the drawing board as it is shown."""
+        import io
+
+        import numpy as np
+        from PIL import Image
+
+        shot = self.page.locator("#studio-board canvas").first.screenshot()
+        return int((np.asarray(Image.open(io.BytesIO(shot)).convert("L")) < 60).sum())
+
+    def shows(self, inked: Callable[[int], bool]) -> None:
+        """Waits until the board's dark pixels are as they should be: a page takes its time."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not inked(self.ink()):
+            assert time.monotonic() < end, self.ink()
+            self.page.wait_for_timeout(150)
+
+    def set_steps(self, steps: int) -> None:
+        settings = self.page.get_by_role("button", name=re.compile("^Settings"))
+        if not self.page.get_by_label("number input for Steps").is_visible():
+            settings.click()
+        field = self.page.get_by_label("number input for Steps")
+        for _ in range(20):  # a field that has just been opened may still take its first value
+            field.fill(str(steps))
+            field.press("Tab")
+            self.page.wait_for_timeout(250)
+            if field.input_value() == str(steps):
+                break
+        expect(field).to_have_value(str(steps))
+
+    def generate(self, prompt: str, steps: int = 3) -> None:
+        self.set_steps(steps)
+        self.page.get_by_label("Prompt", exact=True).fill(prompt)
+        self.page.get_by_role("button", name="Generate").click()
+
+    def status(self, text: str | re.Pattern[str]) -> None:
+        expect(self.page.locator("#studio-status .text")).to_contain_text(text, timeout=PATIENCE)
+
+    @property
+    def run(self) -> str:
+        found = re.search(r"run=([0-9A-Z]{26})", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    def close(self) -> None:
+        self.context.close()
