@@ -59,6 +59,29 @@ class Opened:
         mouse.up()
         self.page.wait_for_timeout(500)
 
+    def touch_stroke(self, *places: tuple[float, float]) -> None:
+        """A finger's stroke on the drawing board through places in 0…1 of it."""
+        canvas = self.page.locator("#studio-board canvas").first
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        at = [
+            {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y} for x, y in places
+        ]
+        finger = self.context.new_cdp_session(self.page)
+        for kind, points in [("touchStart", at[:1]), *(("touchMove", [p]) for p in at[1:])]:
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            self.page.wait_for_timeout(30)
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        self.page.wait_for_timeout(600)
+
+    def tab_to(self, wanted) -> None:
+        """Presses Tab until a control has the focus."""
+        for _ in range(150):
+            if wanted.first.evaluate("node => node === document.activeElement"):
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"Tab never reached {wanted}")
+
     def ink(self) -> int:
         """Dark pixels of the drawing board as it is shown."""
         import io

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from opening import APPLE, PATIENCE, Opened, expect
-from running import Served
+from running import SKETCHES, Served
 
 from scribblediffusion.gallery import Gallery
 
@@ -20,7 +20,8 @@ def paint(opened: Opened, board: str, *places: tuple[float, float]) -> None:
     canvas.scroll_into_view_if_needed()
     box, mouse = canvas.bounding_box(), opened.page.mouse
     at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in places]
-    mouse.move(*at[0])
+    mouse.move(box["x"] + 9, box["y"] + 9)
+    mouse.move(*at[0], steps=5)
     mouse.down()
     for x, y in at[1:]:
         mouse.move(x, y, steps=8)
@@ -82,6 +83,24 @@ def test_an_opened_run_is_made_again_to_the_pixel(opened: Opened, served: Served
     assert one.image.read_bytes() == two.image.read_bytes()
 
 
+def test_upload_and_mask(opened: Opened, served: Served) -> None:
+    file = opened.page.locator("#studio-board input[type=file]").first
+    file.set_input_files(SKETCHES / "house.png")
+    opened.shows(lambda ink: ink > 1000)
+    unfold_the_mask(opened)
+    paint(opened, "#studio-mask", (0.35, 0.3), (0.6, 0.35))
+    opened.generate("a pink house", 2)
+    opened.status("Done. Seed")
+    sketch = Gallery(served.gallery).get(opened.run).sketch()
+    assert sketch.mask is not None
+    assert 0.01 < sketch.mask.mean() < 0.2
+    assert not sketch.mask[160:].any()
+    trace = Gallery(served.gallery).get(opened.run).open()
+    for row in range(5, 8):
+        for column in range(8):
+            assert trace.region(row, column, view="attention").max == 0
+
+
 def test_undo_is_for_the_board_that_was_pointed_at(opened: Opened) -> None:
     opened.draw_circle()
     drawn = opened.ink()
@@ -108,3 +127,19 @@ def test_the_keyboard_goes_on_after_delete_and_undo(opened: Opened) -> None:
     expect(page.get_by_role("button", name="Undo").last).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name=re.compile("^Open: a blue kite"))).to_be_focused()
+
+
+def test_the_eraser_takes_the_lines_of_a_drawing_that_was_begun_with(opened: Opened) -> None:
+    begin_with_the_apple(opened)
+    opened.page.get_by_role("button", name="Erase", exact=True).click()
+    before = opened.ink()
+    paint(opened, "#studio-board", *[(x, y / 20) for y in range(6, 17) for x in (0.25, 0.75)])
+    opened.shows(lambda ink: ink < 0.6 * before)
+    opened.page.keyboard.press("Control+z")
+    opened.shows(lambda ink: ink > 0.9 * before)
+    opened.page.keyboard.press("Control+Shift+z")
+    opened.shows(lambda ink: ink < 0.6 * before)
+    opened.page.get_by_role("button", name="Brush", exact=True).click()
+    rubbed = opened.ink()
+    paint(opened, "#studio-board", (0.4, 0.5), (0.6, 0.5))
+    opened.shows(lambda ink: ink > rubbed + 200)

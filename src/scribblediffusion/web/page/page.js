@@ -28,7 +28,20 @@
     press(key === "y" || event.shiftKey ? "Redo" : "Undo");
   }, true);
 
+  // Gradio's eraser takes away strokes, and leaves the lines of a drawing that was uploaded, begun
+  // with or opened, which lie on the sheet. Here it paints the sheet's white, over both.
+  let drawing = null; // the drawing board's editor; `window.editor` is whichever was made last
+  const rubOut = () => {
+    if (window.editor?.target_element?.closest?.("#studio-board")) drawing = window.editor;
+    const strokes = drawing?.tools?.get("brush")?.brush_textures;
+    if (!strokes || Object.hasOwn(strokes, "draw_segment")) return;
+    const draw = strokes.draw_segment.bind(strokes);
+    strokes.draw_segment = (x0, y0, x1, y1, size, colour, opacity, mode) =>
+      mode === "erase" ? draw(x0, y0, x1, y1, size, "#ffffff", 1, "draw") : draw(x0, y0, x1, y1, size, colour, opacity, mode);
+  };
+
   setInterval(() => { // the editor makes its canvas when it is first shown, and anew at times
+    rubOut();
     for (const [id, label] of Object.entries(boards)) {
       const canvas = document.querySelector(`#${id} canvas:not([role])`);
       canvas?.setAttribute("role", "img");
