@@ -98,7 +98,7 @@ def test_upload_and_mask(opened: Opened, served: Served) -> None:
     trace = Gallery(served.gallery).get(opened.run).open()
     for row in range(5, 8):
         for column in range(8):
-            assert trace.region(row, column, view="attention").max == 0
+            assert trace.region(row, column, view="attention").max() == 0
 
 
 def test_undo_is_for_the_board_that_was_pointed_at(opened: Opened) -> None:
