@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 #: Run by the others, or not without other packages.
 HELPERS = ("__main__", "architectures", "measuring", "page", "rival_maps", "rivals")
 #: Those that take `--docs`; quick ones first.
-DOCUMENTED = ("startup", "pipeline", "views", "gallery", "growth", "capture")
+DOCUMENTED = ("startup", "pipeline", "studio", "views", "gallery", "growth", "capture")
 
 
 def scripts() -> list[str]:

@@ -100,6 +100,25 @@ def startup(record: Record) -> str:
     return table(("", "seconds", "heavy packages loaded"), rows)
 
 
+def studio(record: Record) -> str:
+    """A run that is watched against one that is not."""
+    seconds = record["seconds"]
+    rows = [
+        ("capture alone", spread(seconds["capture alone"]), ""),
+        (
+            "watched live",
+            spread(seconds["watched live"]),
+            spread(record["times capture alone"], digits=3),
+        ),
+    ]
+    count, maps = (record[name]["median"] for name in ("snapshots", "with new maps"))
+    return (
+        table(("", "seconds by the clock", "times capture alone"), rows)
+        + f"\n{count:.0f} snapshots were heard, {maps:.0f} with new maps; "
+        f"the limit is {record['limit']:.2f}.\n"
+    )
+
+
 def timed(record: Record) -> str:
     """What things took, against their limits."""
     rows = [
@@ -163,6 +182,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "growth": growth,
     "pipeline": pipeline,
     "startup": startup,
+    "studio": studio,
     "views": timed,
     "gallery": timed,
     "rival-maps": rival_maps,
