@@ -4,8 +4,9 @@
 
 On SD 1.5's UNet at a quarter of its width (the same 16 layers and 8 heads, so the record has the
 same size), 256×256, 4 steps, 9 of 77 keys used, one picture, with guidance; one of these at a time
-is varied. What capture adds is a few parts in a hundred, less than one run differs from the next
-on a shared machine; so it is timed where it happens, as the time inside its own hooks.
+is varied, and last comes the model at its whole width. What capture adds is a few parts in a
+hundred, less than one run differs from the next on a shared machine; so it is timed where it
+happens, as the time inside its own hooks.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from architectures import KEYS, QUARTER, WORDS, Loop, build
+from architectures import KEYS, QUARTER, SD15, WORDS, Loop, build
 from measuring import INK, Spread, machine, options, panels, show, write
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.recording import Recording
 
 STEPS = 4
+#: The last point: the model at its own width.
+WHOLE = "pixels of a side, whole model"
 #: What is varied → its values. Words count without start and end.
 VARIED: dict[str, tuple[int, ...]] = {
     "steps": (2, 4, 8),
@@ -57,7 +60,7 @@ def case(loop: Loop, varied: str, value: int) -> tuple[Loop, int]:
     """The loop and its steps."""
     if varied == "steps":
         return loop, value
-    if varied == "pixels of a side":
+    if varied in ("pixels of a side", WHOLE):
         return replace(loop, height=value // 8, width=value // 8), STEPS
     if varied == "keys used":
         return replace(loop, words=tuple(WORDS[i % len(WORDS)] for i in range(value - 2))), STEPS
@@ -141,6 +144,8 @@ def main() -> None:
         for varied, values in VARIED.items()
         for value in values
     ]
+    del loop
+    points.append(measure(Loop(build(SD15)), WHOLE, 256, chosen.rounds))
     rows = [
         (
             f"{p.varied}: {p.value}",
