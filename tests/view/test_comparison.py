@@ -23,6 +23,23 @@ def test_a_run_against_itself_has_no_blue_and_no_orange(small, ground):
     assert np.ptp(pixels[..., 2] - pixels[..., 0]) < 10
 
 
+def test_the_scale_of_changes_is_that_of_the_maps_where_nothing_changed(monkeypatch, small):
+    written = Written(monkeypatch)
+    said = written.stands_well(comparison(compare(small, small), small, small))
+    ends = [text for text in said if text.startswith("+")]
+    assert len(ends) == 1
+    assert 0.5 < float(ends[0]) < 20
+
+
+def test_a_slight_change_is_no_zero_on_the_scale(monkeypatch, small):
+    written = Written(monkeypatch)
+    found = compare(small, small)
+    slight = [dataclasses.replace(w, change=w.before * 1e-3) for w in found.words]
+    found = dataclasses.replace(found, words=type(found.words)(slight))
+    said = written.stands_well(comparison(found, small, small))
+    assert any(text.startswith("+0.00") for text in said)
+
+
 def test_the_maps_are_those_of_the_words(small):
     found = compare(small, small)
     for word in found.words:

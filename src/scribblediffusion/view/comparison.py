@@ -86,9 +86,10 @@ def _proportions(trace: AttentionTrace) -> tuple[int, int]:
 
 
 def _scales(words: list[WordDifference]) -> tuple[Scale, Scale]:
-    """One scale for all maps, one for all changes."""
+    """One scale for all maps, one for all changes: that of the maps where nothing changed."""
     heat = Scale.of_heat(*(one for word in words for one in (word.before, word.after)))
-    return heat, Scale.of_heat(*(np.abs(word.change) for word in words))
+    changes = [np.abs(word.change) for word in words]
+    return heat, Scale.of_heat(*changes) if any(map(np.any, changes)) else heat
 
 
 def _left(column: int, box: tuple[int, int]) -> int:
@@ -140,7 +141,8 @@ def _foot(
     ends = np.linspace(-1, 1, box[0])[None].repeat(12, 0) * change.top
     left = _left(2, box)
     page.paste(_changed(ends, change, (box[0], 12), colours), (left, top))
-    most = f"{change.top * change.factor:.1f}"
+    most = change.top * change.factor
+    most = f"{most:.1f}" if most >= 0.1 else f"{most:.1g}"
     for at, text, anchor in ((0, f"−{most}", "la"), (0.5, "0", "ma"), (1, f"+{most}", "ra")):
         place = (left + at * box[0], top + 17)
         write(draw, place, text, 13, colours.muted, anchor=anchor)
