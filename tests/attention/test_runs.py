@@ -181,27 +181,19 @@ def test_a_closed_generator_leaves_nothing_behind() -> None:
 
 @contextmanager
 def control_c(delay: float) -> Iterator[None]:
-    """Strikes after `delay` seconds, and each half second again while the block goes on.
-
-    One signal is not enough: CPython drops what is raised inside a `__getattr__` that C code
-    asks with `PyObject_HasAttr`.
+    """Strikes after `delay` seconds, also where the tests run in the background: there a shell
+    has SIGINT ignored.
     """
-    main, over = threading.main_thread().ident, threading.Event()
+    main = threading.main_thread().ident
     assert main is not None
-
-    def strike() -> None:
-        wait = delay
-        while not over.wait(wait):
-            signal.pthread_kill(main, signal.SIGINT)
-            wait = 0.5
-
-    striker = threading.Thread(target=strike)
-    striker.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
     try:
         yield
     finally:
-        over.set()
-        striker.join()
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_control_c_in_the_middle_of_a_run_leaves_nothing_behind() -> None:
