@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -15,6 +16,7 @@ import pytest
 from running import Served, free_port
 
 from scribblediffusion.errors import InputError
+from scribblediffusion.gallery import Gallery
 from scribblediffusion.web.server import Options, left_behind, serve, swept
 
 pytestmark = pytest.mark.slow
@@ -100,7 +102,20 @@ def test_the_openapi_tells_of_runs_alone(served: Served) -> None:
     assert set(told["paths"]["/runs/{run_id}"]) == {"get"}
 
 
-def test_schemathesis_finds_nothing(served: Served) -> None:
+@pytest.fixture
+def run(served: Served) -> Iterator[str]:
+    """A run that whoever asks from this machine may see."""
+    gradio_client = pytest.importorskip("gradio_client")
+    program = gradio_client.Client(served.url, verbose=False)
+    nothing = {"background": None, "layers": [], "composite": None}
+    entry = program.predict(nothing, "a red apple", 2, 3.0, 7, api_name="/generate_image")[3]
+    yield entry["id"]
+    Gallery(served.gallery).delete(entry["id"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("there", [False, True], ids=["any run", "a run that is there"])
+def test_schemathesis_finds_nothing(served: Served, run: str, there: bool) -> None:
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
 
@@ -120,6 +135,8 @@ def test_schemathesis_finds_nothing(served: Served) -> None:
         @quick
         @given(case=operation.as_strategy())
         def check(case) -> None:
+            if there:
+                case.path_parameters["run_id"] = run
             case.call_and_validate()
 
         check()
