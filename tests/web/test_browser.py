@@ -34,8 +34,8 @@ def test_draw_generate_and_read_why(opened: Opened) -> None:
     opened.status("Done. Seed")
     explorer = page.locator("#studio-explorer")
     expect(explorer.get_by_role("group", name=re.compile("^Words of the prompt"))).to_be_visible()
-    expect(explorer).to_contain_text("rows sum to 1.0000")
-    expect(explorer).to_contain_text("not what it would have painted otherwise")
+    for told in ("rows sum to 1.0000", "not what it would have painted otherwise"):
+        expect(explorer.get_by_text(told)).to_be_visible()
     for output in ("picture", "gif", "analysis"):
         expect(page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
     assert len(opened.run) == 26

@@ -332,8 +332,8 @@ def test_without_a_word_or_a_stroke_triggers_the_event(page):
 
 
 def test_the_proof_and_what_it_does_not_prove_are_in_view(page, real):
-    assert str(real.audit) in page.locator(".explorer footer").inner_text()
-    assert "not what it would have painted" in page.locator(".explorer footer").inner_text()
+    assert str(real.audit) in page.locator(".explorer .proofs").inner_text()
+    assert "not what it would have painted" in page.locator(".explorer .proofs").inner_text()
 
 
 def test_a_live_run_grows_step_by_step_and_keeps_the_word(page):
