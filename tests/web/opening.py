@@ -25,7 +25,6 @@ class Opened:
         self.context = browser.new_context(**kwargs)
         self.page = self.context.new_page()
         self.wrong: list[str] = []
-        self._leaving = False
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         self.page.on("request", lambda request: self._request(request.url, url))
@@ -33,17 +32,13 @@ class Opened:
         self.visit(url, theme, run)
 
     def visit(self, url: str, theme: str = "light", run: str = "") -> None:
-        self._leaving = True
         self.page.goto(f"{url}?__theme={theme}" + (f"&run={run}" if run else ""))
-        self._leaving = False
         expect(self.page.locator("#studio-board canvas").first).to_be_visible(timeout=PATIENCE)
         expect(self.page.get_by_role("button", name="Brush", exact=True)).to_be_visible()
         self.page.wait_for_function("window.editor?.background_image")
 
     def _console(self, message) -> None:
-        # A page that is left says so of what it still waited for.
-        left = self._leaving and re.search("AbortError|Connection errored out", message.text)
-        if message.type == "error" and not left:
+        if message.type == "error":
             self.wrong.append(f"console: {message.text}")
 
     def _request(self, asked: str, url: str) -> None:

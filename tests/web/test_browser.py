@@ -87,7 +87,7 @@ def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served
     opened.page.get_by_role("tab", name="Gallery").click()
     card = opened.page.locator("#studio-shelf li").first
     expect(card).to_contain_text("<img src=x onerror=alert(1)>")
-    drawn = opened.page.locator("#studio-gif img")
+    drawn = opened.page.locator("#studio-analysis img")  # what comes last
     opened.page.get_by_role("tab", name="Draw").click()
     expect(drawn).to_be_visible(timeout=PATIENCE)  # nothing is under way when the page is left
     opened.visit(served.url, run=run)
