@@ -17,6 +17,8 @@ from running import Served, free_port
 
 from scribblediffusion.errors import InputError
 from scribblediffusion.gallery import Gallery
+from scribblediffusion.web.guard import Guard
+from scribblediffusion.web.limits import Limits
 from scribblediffusion.web.server import Options, left_behind, serve, swept
 
 pytestmark = pytest.mark.slow
@@ -65,6 +67,26 @@ def test_large_bodies_are_refused(served: Served) -> None:
     assert code >= 400
     files = {"files": ("a.png", b"x" * 15_200_000)}
     assert httpx.post(served.url + "gradio_api/upload", files=files).status_code == 413
+
+
+def test_uploads_have_an_end(tmp_path: Path) -> None:
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    guard = Guard(behind, Limits(upload=1000, held=102_000), store=tmp_path)
+
+    async def status(path: str) -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard)) as client:
+            return (await client.post(f"http://studio/gradio_api/{path}", content=b"x")).status_code
+
+    assert asyncio.run(status("upload")) == 200
+    (tmp_path / "of").mkdir()
+    (tmp_path / "of" / "others.png").write_bytes(b"x" * 1001)
+    assert asyncio.run(status("upload")) == asyncio.run(status("component_server")) == 507
+    assert asyncio.run(status("queue/join")) == 200
+    swept(tmp_path, -1)
+    assert asyncio.run(status("upload")) == 200
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ Pure ASGI, so that streams stay streams.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,11 +42,12 @@ class Guard:
 
     Args:
         app: what comes behind it.
-        limits: largest request bodies.
+        limits: largest request bodies, and the most that may lie in `store`.
         hosts: names by which the server may be asked; empty for any.
         home: that one of them under which browsers are to open the page, as cookies belong to a
             name; None for any.
         local: whether runs that are asked for without a cookie belong to nobody.
+        store: the folder of temporary files, where uploads go; None counts none.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class Guard:
         home: str | None = None,
         *,
         local: bool = False,
+        store: Path | None = None,
     ) -> None:
         self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
-        self._home, self._local = home, local
+        self._home, self._local, self._store = home, local, store
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
@@ -67,7 +72,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {k.lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        refused = self._refusal(scope, headers)
+        refused = self._refusal(scope, headers) or await self._full(scope["path"])
         if refused is not None:
             await _answer(send, *refused)
             return
@@ -92,6 +97,15 @@ class Guard:
         if not length.isdigit() or int(length) > self._most(path):
             return 413, f"At most {self._most(path) / 1e6:.0f} MB are read here."
         return None
+
+    async def _full(self, path: str) -> tuple[int, str] | None:
+        if self._store is None or not path.startswith(_FILES):
+            return None
+        held = await asyncio.to_thread(_bytes_in, self._store)
+        if held + self._most(path) <= self._limits.held:
+            return None
+        hours = self._limits.keep_seconds / 3600
+        return 507, f"No more uploads are taken for now: they are kept for {hours:g} h. Try later."
 
     def _elsewhere(self, scope: dict[str, Any], headers: dict[bytes, str]) -> str | None:
         """The page's own address, where a browser opens it under another name of this machine."""
@@ -161,6 +175,15 @@ def _sending(send: Any, fresh: str | None, body: _Body) -> Any:
 
 def _cookie(token: str) -> bytes:
     return f"{COOKIE}={token}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax".encode()
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _name(host: str) -> str:

@@ -109,6 +109,7 @@ def build(options: Options) -> FastAPI:
         hosts=LOOPBACK if alone else (),
         home=options.host if alone else None,
         local=options.local,
+        store=temporary,
     )
     return app
 
