@@ -1,6 +1,8 @@
+import pytest
 import torch
 from transformers import AutoTokenizer
 
+from scribblediffusion.model.place import fourier
 from scribblediffusion.model.text import PromptEncoder
 from scribblediffusion.model.tokens import tokenize
 from scribblediffusion.model.weights import shipped
@@ -47,3 +49,35 @@ def test_prompts_are_77_tokens_and_cut_at_the_end():
     assert tokenizer.convert_ids_to_tokens(ids[2])[-1] == "[SEP]"
     cropped, _ = tokenize(tokenizer, ["a red apple", ""], crop=True)
     assert cropped.shape == (2, 5)
+
+
+def test_a_word_lies_nowhere_until_it_is_taught():
+    model, mask = encoder(), torch.ones(1, 4, dtype=torch.bool)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        assert torch.equal(model(ids, mask), model.read(ids, mask))
+        model.place.bias.fill_(1.0)
+        moved = model(ids, mask) - model.read(ids, mask)
+    assert torch.allclose(moved, model.map.sum(0).expand(1, 4, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word", "there", "elsewhere"),
+    [
+        ("a red plug above a blue rocket", "red", (0.5, 0.25), (0.5, 0.75)),
+        ("a red plug above a blue rocket", "rocket", (0.5, 0.75), (0.5, 0.25)),
+        ("a red plug below a blue rocket", "red", (0.5, 0.75), (0.5, 0.25)),
+        ("a cat to the left of a green umbrella", "green", (0.75, 0.5), (0.25, 0.5)),
+        ("a cat right of a green umbrella", "green", (0.25, 0.5), (0.75, 0.5)),
+        ("a cat, a pink hat and a dog from left to right", "cat", (0.17, 0.5), (0.83, 0.5)),
+        ("from top to bottom: a cat, a pink hat and a dog", "dog", (0.5, 0.83), (0.5, 0.17)),
+    ],
+)
+def test_the_shipped_words_lie_where_the_prompt_puts_them(prompt, word, there, elsewhere):
+    model = PromptEncoder.from_pretrained(shipped() / "prompt_encoder").float()
+    tokenizer = AutoTokenizer.from_pretrained(shipped() / "tokenizer")
+    ids, mask = tokenize(tokenizer, [prompt], crop=True)
+    said = model.place(model.read(ids, mask))[0, tokenizer.tokenize(prompt).index(word) + 1]
+    x, y = torch.tensor([there, elsewhere]).T
+    near, far = fourier(x, y) @ said
+    assert near > far

@@ -76,7 +76,7 @@ def test_noise_levels_reach_both_ends():
     sigma = noise_levels(20_000, torch.Generator().manual_seed(0))
     assert 0 <= float(sigma.min()) < 0.01
     assert 0.99 < float(sigma.max()) <= 1
-    assert float(sigma.mean()) == pytest.approx((1 / 2 + 2 / 3 + (1 + DECIDED) / 2) / 3, abs=0.01)
+    assert float(sigma.mean()) == pytest.approx((2 / 2 + 2 / 3 + (1 + DECIDED) / 2) / 4, abs=0.01)
 
 
 def test_grounding_is_least_where_the_words_point_at_their_objects(shard):

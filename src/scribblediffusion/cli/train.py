@@ -107,6 +107,7 @@ def denoiser(
         str | None,
         typer.Option(help="Begin from this other checkpoint, or from a folder of weights."),
     ] = None,
+    captions: Annotated[int, typer.Option(help="Steps on captions alone, before the first.")] = 0,
     seed: Annotated[int, typer.Option(help="Order of scenes and noise.")] = 0,
     pool: Annotated[int, typer.Option(help="2: a first, cheap stage on averaged latents.")] = 1,
     batch: Annotated[int, typer.Option(help="Scenes a step, on each device.")] = 16,
@@ -137,6 +138,11 @@ def denoiser(
         trainer.load(runs / source)
     else:
         trainer.begin(Path(source) if source else None)
+    if captions and not trainer.step:
+        with progress() as bar:
+            task = bar.add_task("Reading captions", total=captions)
+            for loss in trainer.teach_places(captions):
+                bar.update(task, advance=1, description=f"Reading captions: placing {loss:.3f}")
     keep, show, say = Every(save_every), Every(sample_every), Every(1)
     try:
         with progress() as bar:

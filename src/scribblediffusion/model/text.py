@@ -1,4 +1,8 @@
-"""Prompt tokens: a frozen table of word meanings and a small trained transformer."""
+"""Prompt tokens: a frozen table of word meanings and a small trained transformer.
+
+A word also says where the prompt puts it, in the code in which sketch tokens and the denoiser's
+queries give their places: in "a red plug above a rocket", *red* and *plug* lie in the upper half.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scribblediffusion.model.aligned import AlignedModel
+from scribblediffusion.model.place import FEATURES, STRENGTH, orthonormal
+from scribblediffusion.model.unet import CONTEXT_SEED
 
 #: Text tokens of a prompt, `[CLS]` and `[SEP]` included.
 TEXT_TOKENS = 77
@@ -58,6 +64,11 @@ class PromptEncoder(AlignedModel, ConfigMixin):
         self.position = nn.Parameter(torch.randn(TEXT_TOKENS, width) * 0.3)
         self.layers = nn.ModuleList(_Layer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
+        self.place = nn.Linear(width, FEATURES)
+        nn.init.zeros_(self.place.weight)  # until it is trained, a word lies nowhere
+        nn.init.zeros_(self.place.bias)
+        self.map: Tensor
+        self.register_buffer("map", STRENGTH * orthonormal(width, CONTEXT_SEED))
 
     @torch.no_grad()
     def set_table(self, words: Tensor) -> None:
@@ -67,8 +78,8 @@ class PromptEncoder(AlignedModel, ConfigMixin):
         self.table_scale.copy_(scale)
         self.table.copy_((words / scale).round().to(torch.int8))
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Context of a batch of prompts.
+    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the words mean beside each other: `[B, T, width]`, still without their places.
 
         Args:
             ids: `[B, T]` token ids.
@@ -79,3 +90,12 @@ class PromptEncoder(AlignedModel, ConfigMixin):
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Context of a batch of prompts `[B, T, width]`: meanings and places (see `read`).
+
+        `place` gives the Fourier features of `place.fourier` as the prompt lets one expect them:
+        small where it says little.
+        """
+        words = self.read(ids, mask)
+        return words + self.place(words) @ self.map

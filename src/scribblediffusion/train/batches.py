@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,23 +21,43 @@ VOCABULARY: dict[str, dict[str, int]] = {
 }
 
 
-@dataclass
-class Batch:
-    """One step's data. T is the longest caption's number of tokens."""
+@dataclass(kw_only=True)
+class Words:
+    """What is known of a step's scenes without a look at them. T is the longest caption's length.
 
-    latents: Tensor  # [B, 4, 32, 32]
-    ink: Tensor  # [B, 1, 256, 256]
-    ids: Tensor  # [B, T]
-    mask: Tensor  # [B, T] bool
-    labels: np.ndarray  # [B, 32, 32] uint8, as in `Shard`
-    words: Tensor  # [B, 3, T] bool: tokens that name object 0, 1, 2 or its colour
-    nouns: Tensor  # [B, 3] places in `objects.known()`, −1 where there is no such object
-    colours: Tensor  # [B, 3] places in `objects.FAMILIES`, −1 where no colour is named
+    Attributes:
+        ids: `[B, T]`, the captions' tokens.
+        mask: `[B, T]` bool, False for padding.
+        words: `[B, 3, T]` bool, the tokens that name object 0, 1, 2 or its colour.
+        nouns: `[B, 3]`, places in `objects.known()`, −1 where there is no such object.
+        colours: `[B, 3]`, places in `objects.FAMILIES`, −1 where no colour is named.
+        labels: `[B, 32, 32]` uint8, where the objects lie, as in `Shard`.
+    """
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+    ids: Tensor
+    mask: Tensor
+    words: Tensor
+    nouns: Tensor
+    colours: Tensor
+    labels: np.ndarray
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+
+@dataclass(kw_only=True)
+class Batch(Words):
+    """One step's data.
+
+    Attributes:
+        latents: `[B, 4, 32, 32]`.
+        ink: `[B, 1, 256, 256]`.
+    """
+
+    latents: Tensor
+    ink: Tensor
 
 
 def chosen(data: Shard, alone: float, seed: int) -> np.ndarray:
@@ -53,8 +73,8 @@ def rows_of(step: int, *, scenes: int, batch: int, seed: int) -> np.ndarray:
     return order[place * batch : (place + 1) * batch]
 
 
-def collate(data: Shard, rows: np.ndarray, tokenizer: Any, rng: np.random.Generator) -> Batch:
-    """The scenes numbered `rows` as one batch, each sketch as a freehand drawer gives it."""
+def read(data: Shard, rows: np.ndarray, tokenizer: Any) -> Words:
+    """The captions of the scenes numbered `rows`, and what their words name."""
     captions = [data.captions[i] for i in rows]
     ids, mask = tokenize(tokenizer, captions, crop=True)
     words = torch.zeros(len(rows), 3, ids.shape[1], dtype=torch.bool)
@@ -66,7 +86,18 @@ def collate(data: Shard, rows: np.ndarray, tokenizer: Any, rng: np.random.Genera
             for token, (a, b) in enumerate(offsets[row]):
                 if start <= a < b <= end:
                     words[row, number, token] = True
+    return Words(
+        ids=ids,
+        mask=mask,
+        words=words,
+        nouns=named["noun"],
+        colours=named["colour"],
+        labels=data.labels[rows],
+    )
+
+
+def collate(data: Shard, rows: np.ndarray, tokenizer: Any, rng: np.random.Generator) -> Batch:
+    """The scenes numbered `rows` as one batch, each sketch as a freehand drawer gives it."""
     latents = torch.from_numpy(data.latents[rows]).float()
     ink = torch.from_numpy(np.stack([freehand(one, rng) for one in unpack(data.ink[rows])]))
-    said = named["noun"], named["colour"]
-    return Batch(latents, ink[:, None], ids, mask, data.labels[rows], words, *said)
+    return Batch(**vars(read(data, rows, tokenizer)), latents=latents, ink=ink[:, None])

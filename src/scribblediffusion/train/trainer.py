@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from scribblediffusion.errors import WeightsError
 from scribblediffusion.model.weights import FILE
-from scribblediffusion.train import checkpoint
-from scribblediffusion.train.batches import chosen, collate, rows_of
+from scribblediffusion.train import checkpoint, placing
+from scribblediffusion.train.batches import Words, chosen, collate, read, rows_of
 from scribblediffusion.train.denoiser import SHIPPED_PARTS, Denoiser, Losses, Recipe, noise_levels
 from scribblediffusion.train.latents import Shard
 from scribblediffusion.train.words import word_table, word_tokenizer
@@ -46,6 +46,7 @@ class Report:
         bands: velocity loss by noise quarter (0–¼, ¼–½, ½–¾, ¾–1); NaN where no sample fell.
         grounding: grounding loss.
         naming: naming loss of nouns and of colours.
+        placing: placing loss.
     """
 
     step: int
@@ -54,12 +55,14 @@ class Report:
     bands: tuple[float, float, float, float]
     grounding: float
     naming: tuple[float, float]
+    placing: float
 
     def __str__(self) -> str:
         bands = " ".join(f"{band:.3f}" for band in self.bands)
         return (
             f"step {self.step}: loss by noise {bands}, grounding {self.grounding:.3f}, "
-            f"nouns {self.naming[0]:.2f}, colours {self.naming[1]:.2f}, {self.rate:.1f} images/s"
+            f"nouns {self.naming[0]:.2f}, colours {self.naming[1]:.2f}, "
+            f"placing {self.placing:.3f}, {self.rate:.1f} images/s"
         )
 
 
@@ -114,7 +117,11 @@ class Trainer:
         )
         total = losses.velocity.mean() + recipe.coarse * losses.coarse
         self.optimiser.zero_grad()
-        words = recipe.grounding * losses.grounding + recipe.naming * losses.naming.sum()
+        words = (
+            recipe.grounding * losses.grounding
+            + recipe.naming * losses.naming.sum()
+            + recipe.placing * losses.placing
+        )
         self.accelerator.backward(total + words)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
@@ -168,6 +175,18 @@ class Trainer:
                     log.info("%s: %d tensors begin anew", name, len(found.missing_keys))
         self.average = self._state()
 
+    def teach_places(self, steps: int) -> Iterator[float]:
+        """Before the first step: teach the prompt encoder on captions alone (see `placing`)."""
+
+        def captions(step: int) -> Words:
+            order = [self.seed, step]
+            rows = np.random.default_rng(order).choice(self.scenes, placing.CAPTIONS)
+            return read(self.data, rows, self.tokenizer)
+
+        encoder = self.model.prompt_encoder
+        yield from placing.teach_places(encoder, captions, steps=steps, rate=self.recipe.rate)
+        self.average = self._state()
+
     # -------------------------------------------------------------------- runs
 
     def run(self, *, minutes: float, fall: float = 0.0) -> Iterator[Report]:
@@ -204,5 +223,8 @@ def _report(step: int, done: float, rate: float, recent: deque) -> Report:
     bands = [float(velocity[quarter == number].mean()) for number in range(4)]
     grounding = float(torch.stack([losses.grounding for _, _, losses in recent]).mean())
     naming = torch.stack([losses.naming for _, _, losses in recent]).mean(0)
-    quarters = bands[0], bands[1], bands[2], bands[3]
-    return Report(step, done, rate, quarters, grounding, (float(naming[0]), float(naming[1])))
+    placing = float(torch.stack([losses.placing for _, _, losses in recent]).mean())
+    named = float(naming[0]), float(naming[1])
+    return Report(
+        step, done, rate, (bands[0], bands[1], bands[2], bands[3]), grounding, named, placing
+    )
