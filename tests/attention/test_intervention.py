@@ -95,6 +95,14 @@ def test_only_the_chosen_layers_and_steps():
     assert [w == 0 for w in weights] == [False, False, True, True]
 
 
+def test_a_default_device_of_torch_makes_no_difference():
+    model, given = unet(), (torch.randn(1, 4, 16, 12), 500, torch.randn(1, 7, 32))
+    with torch.no_grad(), KnockOut(model, 3):
+        expected = model(*given).sample
+    with torch.no_grad(), KnockOut(model, 3), torch.device("meta"):
+        assert torch.equal(model(*given).sample, expected)
+
+
 def test_the_unconditional_rows_are_left_alone():
     pipe = stable_diffusion()
     with (

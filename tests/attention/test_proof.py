@@ -1,13 +1,17 @@
 """The audit must fail whenever the capture is wrong: each sabotage, one at a time."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
+from diffusers.hooks import apply_group_offloading
 from tiny_pipelines import FAMILIES, latents_of, unet
 from torch import Tensor
 
-from scribblediffusion.attention import folding, recorder, taps
+from scribblediffusion.attention import folding, proof, recorder, taps
 from scribblediffusion.attention.audit import Audit
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 
@@ -147,3 +151,78 @@ def test_half_precision_has_its_own_tolerance() -> None:
     assert audit is not None
     assert (audit.dtype, audit.passed) == ("bfloat16", True)
     assert audit.row_sum_error < 5e-5
+
+
+class AdaptedLinear(torch.nn.Linear):
+    """As LoRA and quantisation bring one: its weight alone does not say what it does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def with_adapted_output(model: torch.nn.Module, folder: Path) -> None:
+    for name, module in model.named_modules():
+        if name.endswith("attn2.to_out.0"):
+            module.__class__ = AdaptedLinear
+
+
+def offloaded(model: torch.nn.Module, folder: Path) -> None:
+    """Weights are on the meta device but while their own module runs."""
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+
+
+def offloaded_in_groups(model: torch.nn.Module, folder: Path) -> None:
+    """Weights are in files but while their own module runs."""
+    cpu, kind = torch.device("cpu"), "leaf_level"
+    apply_group_offloading(model, cpu, cpu, offload_type=kind, offload_to_disk_path=str(folder))
+
+
+@pytest.mark.parametrize("change", [with_adapted_output, offloaded, offloaded_in_groups])
+def test_an_output_projection_that_cannot_be_read_is_asked(change: Any, tmp_path: Path) -> None:
+    model, noise, keys = unet(), torch.randn(1, 4, 16, 12), torch.randn(1, 7, 32)
+    change(model, tmp_path)
+
+    def call() -> list[Tensor]:
+        with torch.no_grad():
+            return [model(noise, t, keys).sample for t in (900, 500)]
+
+    expected = call()
+    with RealAttentionExtractor(model) as extractor:
+        assert all(map(torch.equal, call(), expected))
+    audit = extractor.trace.audit
+    assert audit is not None
+    assert audit.passed, str(audit)
+    assert all(layer.output_error is not None for layer in audit.layers)
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16, torch.device("meta")], ids=str)
+def default(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Another dtype, or another device, for tensors that name none."""
+    proof._directions.cache_clear()
+    usual = torch.get_default_dtype(), torch.get_default_device()
+    if isinstance(request.param, torch.dtype):
+        torch.set_default_dtype(request.param)
+    else:
+        torch.set_default_device(request.param)
+    yield
+    torch.set_default_dtype(usual[0])
+    torch.set_default_device(usual[1])
+    proof._directions.cache_clear()
+
+
+@pytest.mark.parametrize("capture", [{}, {"memory_limit": 20_000}, {"heads": "all"}], ids=str)
+def test_defaults_of_torch_make_no_difference(default: None, capture: dict) -> None:
+    """Whatever a person's program has set: the masked softmax, the thinned record, the proof."""
+    kind: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    with torch.device("cpu"):
+        model = unet().float()
+    given = torch.randn(1, 4, 16, 12, **kind), 500, torch.randn(1, 7, 32, **kind)
+    mask = torch.tensor([[1, 1, 0, 1, 1, 0, 0]], **kind)
+    with torch.no_grad():
+        expected = model(*given, encoder_attention_mask=mask).sample
+        with RealAttentionExtractor(model, **capture) as extractor:
+            output = model(*given, encoder_attention_mask=mask).sample
+    assert torch.equal(output, expected)
+    audit = extractor.trace.audit
+    assert audit is not None
+    assert (audit.dtype, audit.passed) == ("float32", True), str(audit)

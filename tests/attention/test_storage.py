@@ -3,19 +3,20 @@
 import json
 import math
 import os
+import stat
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trace_views import made
+from test_trace_views import made, with_nan
 
 from scribblediffusion.attention import storage
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import CONDITION, Column
 from scribblediffusion.attention.trace import AttentionTrace, decode
-from scribblediffusion.errors import SettingError, TraceFileError
+from scribblediffusion.errors import SettingError, TraceError, TraceFileError
 
 AUDIT = Audit((LayerAudit("down.attn2", 1e-7, 3e-7, 3, 3),), "float32", 1e-4, (0, 1))
 
@@ -125,6 +126,18 @@ def test_a_flipped_byte_anywhere_is_refused(data: bytes) -> None:
                 storage.from_bytes(bytes(wrong), "flipped")
 
 
+@pytest.mark.parametrize("run", [rb"\ud8ab", rb"\\ud8ab", b"\xff\xfe", b'"}]', b"\0" * 40], ids=str)
+def test_several_bytes_in_a_row_anywhere_are_refused(data: bytes, run: bytes) -> None:
+    """In the digest above all: as JSON escapes they are text that has no bytes."""
+    header = 8 + int.from_bytes(data[:8], "little")
+    digest = data.index(b"sha256") + len(rb"sha256\": \"")
+    places = {*range(64), *range(digest - 20, digest + 70), *range(64, header, 61)}
+    for place in sorted(places | {header - 3, header, len(data) - len(run)}):
+        wrong = data[:place] + run + data[place + len(run) :]
+        with pytest.raises(TraceFileError):
+            storage.from_bytes(wrong, "overwritten")
+
+
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     from safetensors.numpy import save
 
@@ -198,6 +211,25 @@ def test_a_save_that_fails_leaves_the_old_file_whole(
         made(steps=1).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_may_read_a_file_is_as_for_any_file(trace: AttentionTrace, tmp_path: Path) -> None:
+    for umask in (0o022, 0o077, 0o007):
+        before = os.umask(umask)
+        try:
+            path = trace.save(tmp_path / f"{'x' * 240}.{umask}")  # as long a name as there may be
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_weights_that_are_no_numbers_are_kept_or_named(tmp_path: Path) -> None:
+    trace = with_nan()
+    again = AttentionTrace.load(trace.save(tmp_path / "x"))
+    assert np.isnan(again.records[1, 1]).sum() == np.isnan(trace.records[1, 1]).sum() > 0
+    with pytest.raises(TraceError, match=r"'u8-sqrt'.*not a number.*'float16'"):
+        trace.save(tmp_path / "y", dtype="u8-sqrt")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_wrong_dtype_is_named(trace: AttentionTrace, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The trace as people read it: views, selectors, words, regions, places."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,45 @@ def test_a_token_without_weight_has_no_heat_map() -> None:
     assert not trace.token(5, view="attention").any()
     assert trace.live_keys() == (0, 1, 2, 3, 4)
     assert trace.heat_map().shape[2] == 5
+
+
+def with_nan() -> AttentionTrace:
+    """As a model leaves it whose queries overflowed: one layer of the first picture, one step."""
+    weights = {"fine": softmax((2, 2, 1, 9, 4, 4)), "lost": softmax((2, 2, 1, 9, 2, 2))}
+    weights["lost"][1, 0, :, :, 0, 1] = np.nan
+    return AttentionTrace.from_arrays(weights, tokens=TOKENS)
+
+
+@pytest.mark.parametrize("view", ["heat_map", "attention"])
+def test_weights_that_are_no_numbers_are_named(view: Any) -> None:
+    trace = with_nan()
+    asked: list[Callable[..., object]] = [
+        lambda **at: trace.word("red", view=view, **at),
+        lambda **at: trace.token(2, view=view, **at),
+        lambda **at: trace.stream("text", view=view, **at),
+        lambda **at: getattr(trace, view)(**at),
+        lambda **at: trace.at(1, 1, **at),
+    ]
+    for ask in asked:
+        for at in ({}, {"layer": "lost"}, {"step": 1}):
+            with pytest.raises(TraceError, match=r"layer lost: .*not numbers"):
+                ask(**at)
+        ask(layer="fine")
+        ask(step=0)
+    with pytest.raises(TraceError, match="not numbers"):
+        trace.weights(layer="lost", step=1)
+    assert trace.word("red", picture=1).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("wrong", [1.0, slice(0, 2), "1", np.array(1), [0, 1.5], object()])
+def test_a_selector_that_is_none_is_named(trace: AttentionTrace, wrong: Any) -> None:
+    for ask in (trace.word, lambda _, **at: trace.weights(**({"layer": 0, "step": 0} | at))):
+        with pytest.raises(SettingError, match=r"step=.*give None for all, a `Step.index`"):
+            ask("red", step=wrong)
+        if not isinstance(wrong, str):  # a name that fits no layer
+            with pytest.raises(SettingError, match=r"layer=.*give None for all, a position"):
+                ask("red", layer=wrong)
+    assert np.array_equal(trace.word("red", step=range(2)), trace.word("red", step=[0, 1]))
 
 
 def test_to_xarray_names_its_dimensions(trace: AttentionTrace) -> None:

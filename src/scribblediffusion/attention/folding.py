@@ -45,26 +45,28 @@ class Kept:
         """The same, where the softmax runs over the keys `seen` alone, and the columns of its
         single keys; `keys` is how many there are in all.
         """
-        place = torch.full((keys,), -1)
-        place[seen] = torch.arange(len(seen))
+        device = seen.device
+        place = torch.full((keys,), -1, dtype=torch.int64, device=device)
+        place[seen] = torch.arange(len(seen), dtype=torch.int64, device=device)
         single = place[self.single]
-        summed = [positions([at for at in place[one].tolist() if at >= 0]) for one in self.summed]
+        left = [[at for at in place[one].tolist() if at >= 0] for one in self.summed]
         there = single >= 0
-        columns = positions(there.nonzero()[:, 0].tolist())
-        return Kept(positions(single[there].tolist()), summed), columns
+        columns = positions(there.nonzero()[:, 0].tolist(), device)
+        kept = Kept(positions(single[there].tolist(), device), [positions(x, device) for x in left])
+        return kept, columns
 
 
-def positions(numbers: Sequence[int], device: torch.device | None = None) -> Positions:
+def positions(numbers: Sequence[int], device: torch.device) -> Positions:
     """Positions in this order, as a slice where that is the same.
 
-    >>> positions([3, 4, 5])
+    >>> positions([3, 4, 5], torch.device("cpu"))
     slice(3, 6, None)
     """
     if not numbers:
         return slice(0, 0)
     if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
         return slice(numbers[0], numbers[-1] + 1)
-    return torch.tensor(numbers, device=device)
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def weights(q: Tensor, k: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:

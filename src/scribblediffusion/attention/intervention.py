@@ -127,7 +127,7 @@ class KnockOut:
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise CaptureError("this knock-out is open already; leave its context first")
-        self._clock = schedule.Clock(self._running())
+        self._clock = schedule.Clock(self._running(), self._pipe)
         self._calls = self.applied = 0
         with ExitStack() as stack:
             hook = self._denoiser.register_forward_pre_hook(self._begins, with_kwargs=True)
@@ -179,7 +179,7 @@ class KnockOut:
         """Whether the call that begins is of a step that was asked for."""
         given, count = schedule.number(timestep), calls_said(self._pipe)
         if not self._clock.goes_on(self._running(), given):
-            self._clock = schedule.Clock(self._running())
+            self._clock = schedule.Clock(self._running(), self._pipe)
         self._clock.tick(given, count)
         planned = self._clock.planned(count)
         return self._wish.wants(self._clock.index, None if planned is None else planned[-1] + 1)
@@ -196,7 +196,7 @@ class KnockOut:
 
     def _find(self, condition: Tensor) -> Tensor:
         batch, keys = condition.shape[:2]
-        out = torch.zeros(batch, keys, dtype=torch.bool)
+        out = torch.zeros(batch, keys, dtype=torch.bool, device="cpu")
         layout = self._layout()
         if layout is None:
             rows = rows_of_condition(self._pipe, self._watch, condition, "full")
@@ -241,7 +241,7 @@ class KnockOut:
         try:
             layout = give()
         except SettingError:  # ours has none before its first run: it will have one
-            return KeyLayout({"text": range(0)}, ())
+            return KeyLayout({"text": range(0)}, {"full": ()})
         return layout if isinstance(layout, KeyLayout) else None
 
     # ── an attention layer ───────────────────────────────────────────────────────────────────

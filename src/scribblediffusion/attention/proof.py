@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class Projection:
 
     Attributes:
         matrix: ``[H, D, DIRECTIONS]``: what the values are multiplied with beforehand; None where
-            the output projection is not a plain Linear (LoRA, quantised) and is asked itself.
+            the output projection cannot be read (LoRA, quantised, offloaded) and is asked itself.
         bias: ``[DIRECTIONS]``, or None.
         module: That output projection.
         dtype: What the model runs in.
@@ -61,13 +61,13 @@ def projection_of(site: Site, like: Tensor, *, bare: bool = False) -> Projection
         bare: Without the projection: FLUX adds what an adapter brings as it is.
     """
     module = None if bare else _out_projection(site.module)
-    if module is not None and type(module) is not nn.Linear:
-        return Projection(None, None, module, like.dtype)
     if module is None:
         directions, bias = _directions(_width(site), like.device), None
-    else:
+    elif _is_plain(module):
         directions = along(module.weight.T)
         bias = None if module.bias is None else along(module.bias)
+    else:
+        return Projection(None, None, module, like.dtype)
     return Projection(directions.unflatten(0, (site.heads, -1)), bias, module, like.dtype)
 
 
@@ -107,8 +107,9 @@ def along(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _directions(channels: int, device: torch.device) -> Tensor:
-    own = torch.Generator().manual_seed(channels)
-    return torch.randn(channels, DIRECTIONS, generator=own).to(device)
+    own = torch.Generator("cpu").manual_seed(channels)
+    kind = {"dtype": torch.float32, "device": "cpu"}
+    return torch.randn(channels, DIRECTIONS, generator=own, **kind).to(device)
 
 
 def relative_error(rebuilt: Tensor, real: Tensor) -> Tensor:
@@ -146,6 +147,15 @@ def _out_projection(module: Any) -> nn.Module | None:
     own = getattr(getattr(module, "processor", None), "to_out_custom_diffusion", None)
     own = getattr(module, "to_out", None) if own is None else own
     return None if own is None else own[0]
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module's weight says all that it does, and is there.
+
+    Offloading (accelerate, diffusers) gives a module a forward of its own, and the weight is there
+    while that runs and not before or after it.
+    """
+    return type(module) is nn.Linear and "forward" not in vars(module)
 
 
 def _width(site: Site) -> int:

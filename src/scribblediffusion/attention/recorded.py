@@ -32,7 +32,7 @@ from scribblediffusion.attention.selecting import (
     pick_layers,
     pick_steps,
 )
-from scribblediffusion.errors import NotRecordedError, SettingError
+from scribblediffusion.errors import NotRecordedError, SettingError, TraceError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +58,7 @@ class Recorded:
         versions: Name → version of model and libraries.
         picture_size: (height, width) in pixels of the pictures; None if not known.
         pictures: uint8 ``[H, W, 3]``, one for each picture of the batch, or none.
-        sketch: uint8 ``[H, W]`` as the model read it, or None.
+        sketch: uint8 ``[H, W]`` of the first picture, as the model read it, or None.
         previews: uint8 ``[n, h, w, 3]``: first picture after step index 0, 1, …, or None.
         complete: False for a run that ended before its last step.
     """
@@ -232,7 +232,16 @@ class Recorded:
         total = decode(there[0])
         for array in there[1:]:
             total = total + decode(array)
-        return total / np.float32(len(there))
+        return self._finite(total / np.float32(len(there)), layer)
+
+    def _finite(self, weights: np.ndarray, layer: int) -> np.ndarray:
+        """Weights of a layer as they are; a NaN, which no map survives, is named."""
+        if not np.isfinite(weights).all():
+            raise TraceError(
+                f"layer {self.layers[layer].name}: weights asked for are not numbers (NaN or "
+                f"infinite), as the model computed them; see `audit`, try another layer or step"
+            )
+        return weights
 
     def _map(
         self,
@@ -278,7 +287,7 @@ class Recorded:
             for a in there:
                 heads = a[picture] if head is None else a[picture, head : head + 1]
                 one += decode(heads[:, columns]).sum(axis=1, dtype=np.float64).mean(axis=0)
-            one = (one / len(there)).reshape(grid.height, grid.width)
+            one = self._finite(one / len(there), i).reshape(grid.height, grid.width)
             total += resize(one, largest.height, largest.width)
         return total / len(positions)
 

@@ -137,11 +137,12 @@ def _codes(run: Run, frame: Frame, at: Attended) -> Codes:
     """The numbers of one layer's columns and keys; the same at every step."""
     name = (at.text, at.image, at.k.device)
     if name not in run.codes:
-        own = torch.Generator().manual_seed(len(frame.columns))
-        columns = torch.randn(len(frame.columns), generator=own)
+        own = torch.Generator("cpu").manual_seed(len(frame.columns))
+        kind = {"dtype": torch.float32, "device": "cpu"}
+        columns = torch.randn(len(frame.columns), generator=own, **kind)
         of_key = {c.key: n for n, c in enumerate(frame.columns) if c.key is not None}
         of_rest = {c.stream: n for n, c in enumerate(frame.columns) if c.rest}
-        keys = torch.zeros(at.k.shape[2])
+        keys = torch.zeros(at.k.shape[2], **kind)
         for stream, numbers in frame.streams.items():
             if stream == "image":
                 keys[at.image.start : at.image.stop] = columns[frame.columns.index(Column(stream))]

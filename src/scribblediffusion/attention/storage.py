@@ -19,7 +19,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -33,7 +33,7 @@ from safetensors.numpy import save as serialise
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import Column, Layer, Prompt, Region, Step, Token, Word
 from scribblediffusion.attention.trace import AttentionTrace, decode
-from scribblediffusion.errors import SettingError, TraceFileError
+from scribblediffusion.errors import SettingError, TraceError, TraceFileError
 
 #: Version of the file's layout; a reader refuses those it does not know.
 SCHEMA = 2
@@ -49,6 +49,8 @@ _STORED = ("float16", "float32", "uint8")
 def save(trace: AttentionTrace, path: Path, *, dtype: Dtype = "float16") -> Path:
     """Write a trace to a temporary file beside `path`, sync it, and rename it into place.
 
+    Who may read the file is what the process says (its umask), as for any file.
+
     Args:
         trace: What to keep.
         path: The file; an old one is replaced in one step.
@@ -59,18 +61,19 @@ def save(trace: AttentionTrace, path: Path, *, dtype: Dtype = "float16") -> Path
 
     Raises:
         SettingError: An unknown dtype.
+        TraceError: A weight is not a number, which `u8-sqrt` cannot hold.
         OSError: The disk is full, or the folder cannot be written; an old file stays whole.
     """
     data = to_bytes(trace, dtype=dtype)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(partial, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
     return path
@@ -168,7 +171,8 @@ def _header_of(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _field(digest: str) -> bytes:
-    return rf"\"sha256\": \"{digest}\"".encode()  # JSON within JSON
+    """The digest as it stands in the file; one that is damaged may be no text that has bytes."""
+    return rf"\"sha256\": \"{digest}\"".encode(errors="replace")  # JSON within JSON
 
 
 def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
@@ -178,6 +182,11 @@ def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
     if dtype == "float16":
         return weights.astype(np.float16)
     if dtype == "u8-sqrt":
+        if not np.isfinite(weights).all():
+            raise TraceError(
+                "dtype='u8-sqrt': a weight is not a number (NaN or infinite), and bytes have no "
+                "such value; see `trace.audit`, and save as 'float16' to keep it as it is"
+            )
         return np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
     raise SettingError(f"dtype={dtype!r}: there are 'float16', 'float32' and 'u8-sqrt'")
 
