@@ -108,9 +108,8 @@ class Loop:
             Word(w, (i + 1,), occurrence=seen[i], start=i) for i, w in enumerate(self.words)
         )
         prompt = Prompt(" ".join(self.words), tuple(tokens), words)
-        return KeyLayout(
-            {"text": range(KEYS)}, (prompt,) * self.batch, branches=("unconditional", "full")
-        )
+        branches = {"unconditional": (Prompt(named=False),), "full": (prompt,)}
+        return KeyLayout({"text": range(KEYS)}, {k: v * self.batch for k, v in branches.items()})
 
     @torch.no_grad()
     def __call__(self, steps: int) -> Tensor:

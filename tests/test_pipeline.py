@@ -373,9 +373,10 @@ def test_key_layout_tells_what_the_keys_are(pipe):
     draw(pipe, "a red apple", drawing())
     layout = pipe.key_layout()
     assert layout.streams == {"text": range(77), "sketch": range(77, 154)}
-    assert layout.branches == ("unconditional", "sketch_only", "full")
-    assert [word.text for word in layout.prompts[0].words] == ["a", "red", "apple"]
-    assert layout.prompts[0].words[2].keys == (3,)
+    assert list(layout.branches) == ["unconditional", "sketch_only", "full"]
+    prompt = layout.branches["full"][0]
+    assert [word.text for word in prompt.words] == ["a", "red", "apple"]
+    assert prompt.words[2].keys == (3,)
     assert layout.regions[REGIONS[5]] == 82
 
 

@@ -283,9 +283,7 @@ class ScribblePipeline(DiffusionPipeline):
         prompts = [p for p in prompts for _ in range(count)]
         cleaned = [c for c in cleaned for _ in range(count)]
         ids, text = tokenize(self.tokenizer, prompts)
-        readings = tuple(
-            read(self.tokenizer, row, [one]) for row, one in zip(ids.tolist(), prompts, strict=True)
-        )
+        readings = self._readings(ids, prompts)
         _warn_cut(readings)
         blank = np.zeros((SIZE, SIZE), bool)
         ink = np.stack([blank if c is None else c.strokes for c in cleaned])
@@ -301,6 +299,10 @@ class ScribblePipeline(DiffusionPipeline):
             regions=torch.from_numpy(regions).to(device),
             ink=torch.from_numpy(ink[:, None]).to(device, self.unet.dtype),
         )
+
+    def _readings(self, ids: Tensor, prompts: Sequence[str]) -> tuple[Reading, ...]:
+        rows = zip(ids.tolist(), prompts, strict=True)
+        return tuple(read(self.tokenizer, row, [one]) for row, one in rows)
 
     @torch.no_grad()
     def context(self, condition: Condition, branches: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -548,14 +550,15 @@ class ScribblePipeline(DiffusionPipeline):
         return pictures
 
     def _begin(self, condition: Condition, branches: list[str], settings: dict[str, Any]) -> None:
+        nothing = [""] * len(condition.prompts)
+        empty = self._readings(tokenize(self.tokenizer, nothing)[0], nothing)
         self._layout = KeyLayout.of_text_and_sketch(
-            condition.readings,
+            {name: condition.readings if name == "full" else empty for name in branches},
             text_length=TEXT_TOKENS,
             regions=REGIONS,
-            branches=tuple(branches),
             picture_size=(SIZE, SIZE),
         )
-        sketch = next((s for s in condition.sketches if s is not None), None)
+        sketch = condition.sketches[0]
         drawn = None if sketch is None else np.asarray(sketch.to_image())
         for observer in list(self.observers):
             observer.run_begins(list(condition.prompts), drawn, settings)

@@ -45,20 +45,26 @@ class ScribbleLike:
         self.unet = ScribbleUNet(**SHIPPED).eval()
         self.scheduler = FlowMatchEulerDiscreteScheduler()
         self.observers: list[Any] = []
-        words = ["[CLS]", "red", "apple", "[SEP]"]
+        words = (Word("red", (1,)), Word("apple", (2,), start=4))
+        self.prompt = Prompt("red apple", self.tokens("[CLS]", "red", "apple", "[SEP]"), words)
+        self.empty = Prompt("", self.tokens("[CLS]", "[SEP]"))
+
+    @staticmethod
+    def tokens(*words: str) -> tuple[Token, ...]:
         text = [Token(i, t, special=t[0] == "[") for i, t in enumerate(words)]
-        text += [Token(i, "[PAD]", special=True, padding=True) for i in range(4, 77)]
-        sketch = [Token(77 + r.index, f"{r}", "sketch") for r in REGIONS]
-        self.prompt = Prompt(
-            "red apple", (*text, *sketch), (Word("red", (1,)), Word("apple", (2,), start=4))
-        )
+        rest = range(len(words), 77)
+        text += [Token(i, "[PAD]", special=True, padding=True) for i in rest]
+        return (*text, *(Token(77 + r.index, f"{r}", "sketch") for r in REGIONS))
 
     def key_layout(self) -> KeyLayout:
         return KeyLayout(
             {"text": range(77), "sketch": range(77, 154)},
-            (self.prompt,),
+            {
+                "unconditional": (self.empty,),
+                "sketch_only": (self.empty,),
+                "full": (self.prompt,),
+            },
             {r: 77 + r.index for r in REGIONS},
-            ("unconditional", "sketch_only", "full"),
             (256, 256),
         )
 
@@ -68,8 +74,8 @@ class ScribbleLike:
         keys = torch.randn(3, 154, 256, generator=generator)
         mask = torch.ones(3, 154, dtype=torch.bool)
         mask[:, 4:77] = False
-        mask[0] = False
-        mask[0, :2] = True
+        mask[:2, 2:77] = False
+        mask[0, 77:] = False
         latents = torch.randn(1, 4, 32, 32, generator=generator)
         self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
         watching = list(self.observers)
@@ -142,8 +148,11 @@ def test_branches_of_the_shipped_model(scribble: ScribbleLike) -> None:
         traces[branch] = extractor.trace
         assert extractor.trace.audit.passed
         assert extractor.trace.branch == branch
+        words = ["red", "apple"] if branch == "full" else []
+        assert [word.text for word in extractor.trace.words] == words
+        assert extractor.trace.prompt == " ".join(words)
     assert traces["unconditional"].stream("sketch").max() == 0  # its mask hides the sketch
-    full, sketch = (traces[b].attention(layer=0, step=0) for b in ("full", "sketch_only"))
+    full, sketch = (traces[b].stream("sketch") for b in ("full", "sketch_only"))
     assert not np.allclose(full, sketch)
 
 

@@ -186,10 +186,16 @@ def test_eight_threads_with_eight_models_do_not_mix() -> None:
         assert traces[i].audit.passed
 
 
-def test_two_threads_in_one_model_are_refused(model: Any) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_two_threads_in_one_model_are_refused(model: Any, whole: bool) -> None:
+    """Whether the model or its pipeline is captured."""
     errors: list[BaseException] = []
+    first = threading.current_thread()
 
     def intrude(*_: Any) -> None:
+        if threading.current_thread() is not first:
+            return
+
         def other() -> None:
             try:
                 call(model)
@@ -200,7 +206,7 @@ def test_two_threads_in_one_model_are_refused(model: Any) -> None:
         thread.start()
         thread.join()
 
-    extractor = RealAttentionExtractor(model)
+    extractor = RealAttentionExtractor(stable_diffusion(unet=model) if whole else model)
     with extractor:
         handle = model.mid_block.register_forward_hook(intrude)
         call(model)
@@ -212,13 +218,24 @@ def test_two_threads_in_one_model_are_refused(model: Any) -> None:
     assert extractor.trace.audit.passed
 
 
-def test_a_run_may_go_on_in_another_thread(model: Any) -> None:
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_run_may_go_on_in_another_thread(model: Any, anew: bool) -> None:
+    """It brings the same conditions, here two in turns, as tensors of their own or not."""
+    prompts = [torch.randn(1, 7, 32) for _ in range(2)]
     with RealAttentionExtractor(model) as extractor:
         for t in (900, 500, 100):
-            thread = threading.Thread(target=call, args=(model, t))
+            keys = [prompt.clone() if anew else prompt for prompt in prompts]
+
+            def step(t: int = t, keys: Any = keys) -> None:
+                for key in keys:
+                    model(torch.randn(1, 4, 16, 12), t, key)
+
+            thread = threading.Thread(target=step)
             thread.start()
             thread.join()
-    assert len(extractor.trace.steps) == 3
+    assert [(s.index, s.call) for s in extractor.trace.steps] == [
+        (i, c) for i in range(3) for c in range(2)
+    ]
 
 
 def test_memory_is_thinned_in_the_stated_order() -> None:

@@ -166,7 +166,7 @@ def test_wishes_for_steps() -> None:
 
 def test_no_scheduler_no_noise() -> None:
     place = schedule.position(None, 3)
-    step = schedule.describe(None, place, schedule.position(None, 0), 7.0)
+    step = schedule.describe(None, place, schedule.position(None, 0), schedule.Given(7.0))
     assert step == Step(3, 0, 7.0, None, None)
     assert schedule.is_last(None, place)
     assert schedule.planned(None, place) is None
@@ -196,12 +196,14 @@ def test_two_tokenizers_make_one_prompt() -> None:
 
 def test_a_layout_of_text_and_sketch() -> None:
     layout = KeyLayout.of_text_and_sketch(
-        [reading("red apple")], regions=REGIONS, branches=("unconditional", "sketch_only", "full")
+        {"unconditional": [reading("")], "full": [reading("red apple")]}, regions=REGIONS
     )
     assert layout.streams == {"text": range(77), "sketch": range(77, 154)}
     assert layout.regions[REGIONS[5]] == 82
-    assert layout.prompts[0].tokens[-1].key == 153
-    assert layout.prompts[0].words == (Word("red", (1,)), Word("apple", (2,), start=2))
+    empty, full = (layout.branches[name][0] for name in ("unconditional", "full"))
+    assert full.tokens[-1].key == empty.tokens[-1].key == 153
+    assert full.words == (Word("red", (1,)), Word("apple", (2,), start=2))
+    assert empty.words == ()
 
 
 @pytest.mark.parametrize(
@@ -209,10 +211,10 @@ def test_a_layout_of_text_and_sketch() -> None:
     [
         {"streams": {"text": range(3), "sketch": range(4, 6)}},
         {"streams": {"text": range(1, 3)}},
-        {"streams": {"text": range(3)}, "branches": ("unconditional",)},
-        {"streams": {"text": range(3)}, "branches": ("full", "full")},
+        {"streams": {"text": range(3)}, "branches": {"unconditional": (Prompt(),)}},
+        {"streams": {"text": range(3)}, "branches": {"full": (Prompt(),), "sketch_only": ()}},
     ],
 )
 def test_layouts_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(CaptureError, match="key layout"):
-        KeyLayout(**({"prompts": (Prompt(),)} | wrong))
+        KeyLayout(**({"branches": {"full": (Prompt(),)}} | wrong))

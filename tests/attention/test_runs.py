@@ -135,14 +135,15 @@ def test_an_interrupted_thread_does_not_keep_the_model() -> None:
         raise KeyboardInterrupt
 
     done: list[bool] = []
+    keys = torch.randn(1, 7, 32)
     with RealAttentionExtractor(model) as extractor:
         handle = model.mid_block.register_forward_hook(stop)
         with pytest.raises(KeyboardInterrupt):
-            model(torch.randn(1, 4, 16, 12), 500, torch.randn(1, 7, 32))
+            model(torch.randn(1, 4, 16, 12), 500, keys)
         handle.remove()
 
         def work() -> None:
-            model(torch.randn(1, 4, 16, 12), 400, torch.randn(1, 7, 32))
+            model(torch.randn(1, 4, 16, 12), 400, keys)
             done.append(True)
 
         thread = threading.Thread(target=work)

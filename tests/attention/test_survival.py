@@ -1,5 +1,6 @@
 """Whatever goes wrong while looking, the run that is looked at goes on, bit for bit."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,15 @@ from scribblediffusion.prompt import read
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 SIZE = {"height": 32, "width": 24}
-ERRORS = [RuntimeError, OSError, ImportError, AssertionError, KeyError, UnicodeDecodeError]
+ERRORS = [
+    Exception,
+    RuntimeError,
+    OSError,
+    ImportError,
+    AssertionError,
+    KeyError,
+    UnicodeDecodeError,
+]
 
 
 def raising(kind: type[BaseException]) -> Any:
@@ -145,6 +154,49 @@ def test_a_picture_that_cannot_be_kept_is_named() -> None:
     assert extractor.trace.complete
     assert extractor.trace.picture is None
     assert extractor.trace.audit.passed
+
+
+def test_another_pipeline_may_share_the_text_encoder(pipe: Any) -> None:
+    """As SDXL's base and refiner do: it runs while this one does, and has words of its own."""
+    other = stable_diffusion(text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
+    expected = latents_of(other, "blue pie", **SIZE)
+    found: list[Any] = []
+
+    def meanwhile(pipe: Any, step: int, t: Any, values: dict) -> dict:
+        if step == 0:
+            work = threading.Thread(
+                target=lambda: found.append(latents_of(other, "blue pie", **SIZE))
+            )
+            work.start()
+            work.join()
+        return values
+
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "a red apple", callback_on_step_end=meanwhile, **SIZE)
+    assert torch.equal(found[0], expected)
+    assert [word.text for word in extractor.trace.words] == ["a", "red", "apple"]
+    assert extractor.trace.complete
+    assert extractor.trace.audit.passed
+
+
+def test_two_threads_in_one_text_encoder_have_their_own_words(pipe: Any) -> None:
+    """The other pipeline comes while this one's prompt is being encoded."""
+    other = stable_diffusion(text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer)
+    once: list[Any] = []
+
+    def meanwhile(*_: Any) -> None:
+        if not once:
+            once.append(None)
+            work = threading.Thread(target=lambda: latents_of(other, "blue pie", **SIZE))
+            work.start()
+            work.join()
+
+    with RealAttentionExtractor(pipe) as extractor:
+        handle = pipe.text_encoder.get_input_embeddings().register_forward_hook(meanwhile)
+        latents_of(pipe, "a red apple", **SIZE)
+        handle.remove()
+    assert once
+    assert [word.text for word in extractor.trace.words] == ["a", "red", "apple"]
 
 
 def test_a_number_outside_the_vocabulary_has_no_name(pipe: Any) -> None:

@@ -32,8 +32,8 @@ def rows_of_layout(layout: KeyLayout, batch: int, branch: Branch) -> Rows:
     if branch not in layout.branches:
         return Rows((), ())
     size = batch // len(layout.branches)
-    start = layout.branches.index(branch) * size
-    prompts = layout.prompts or (Prompt(named=False),)
+    start = list(layout.branches).index(branch) * size
+    prompts = layout.branches[branch] or (Prompt(named=False),)
     chosen = tuple(prompts[i % len(prompts)] for i in range(size))
     return Rows(tuple(range(start, start + size)), chosen)
 

@@ -10,6 +10,7 @@ is believed only if the tokenizer makes these very numbers of it.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Prompt, Token, Word
-from scribblediffusion.attention.sight import texts_in_sight
+from scribblediffusion.attention.sight import is_running, texts_in_sight
 from scribblediffusion.prompt import Reading, read
 
 _log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class EncoderWatch:
         self._pipe = pipe
         self._admit, self._notice = admit, notice
         self._calls: list[Encoded] = []
-        self._open: dict[str, Encoded] = {}
+        self._open: dict[tuple[str, int], Encoded] = {}  # by encoder and thread
         self._run = 0
         self._run_began = False
 
@@ -119,7 +120,8 @@ class EncoderWatch:
 
     def begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
         """An encoder is called with these token numbers."""
-        self._admit()
+        if is_running(self._pipe):  # not where another pipeline shares the encoder
+            self._admit()
         try:
             self._begins(name, tokenizer, ids)
         except Mixed:
@@ -128,7 +130,8 @@ class EncoderWatch:
             self._lost(name, error)
 
     def _begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
-        self._open.pop(name, None)
+        mine = name, threading.get_ident()
+        self._open.pop(mine, None)
         self._run += self._run_began
         self._run_began = False
         known = [c for c in self._calls if c.run == self._run and c.encoder == name]
@@ -139,9 +142,8 @@ class EncoderWatch:
         for row in ids.tolist():
             reading = self._read(name, tokenizer, row, seen)
             call.readings.append(_as_given(reading, texts.given))
-            text = None if reading is None else reading.text
-            call.wanted.append(text in texts.prompts if text in seen else None)
-        self._open[name] = call
+            call.wanted.append(None if reading is None else texts.wanted(reading.text))
+        self._open[mine] = call
         self._calls = [*self._calls, call][-_CALLS:]
 
     def _read(
@@ -167,7 +169,7 @@ class EncoderWatch:
             self._lost(name, error)
 
     def _ends(self, name: str, output: Any) -> None:
-        call = self._open.get(name)
+        call = self._open.get((name, threading.get_ident()))
         if call is None:
             return
         for state in _states(output):

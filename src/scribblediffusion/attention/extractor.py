@@ -53,7 +53,9 @@ class RealAttentionExtractor:
         tokens: ``"used"`` leaves padding out (it goes to the rest), ``"all"`` keeps every key.
         branch: Which part of the guidance: ``"full"``, ``"sketch_only"`` (pipelines that have a
             key layout) or ``"unconditional"``.
-        memory_limit: Bytes that all runs of this extractor may keep together.
+        memory_limit: Bytes that the attention of all runs of this extractor may take together, as
+            `forecast` and a trace's `nbytes` count them. Pictures and previews come on top: 3 bytes
+            a pixel, and a preview for each step.
         scheduler: The scheduler of a bare denoiser, for noise and step numbers.
         previews: Whether a pipeline that can should give a small picture of each step.
 
@@ -195,7 +197,10 @@ class RealAttentionExtractor:
 
     @property
     def traces(self) -> list[AttentionTrace]:
-        """One trace for each run, in the order run; a run that goes on is there as far as it is."""
+        """One trace for each run, in the order run; a run that goes on is there as far as it is.
+
+        A run whose prompt changes on the way has one for each part: a trace has one set of words.
+        """
         return [self._trace_of(run) for run in self._recording.runs if run.frame is not None]
 
     @property
@@ -249,7 +254,7 @@ class RealAttentionExtractor:
         self, prompts: list[str], sketch: np.ndarray | None, settings: Mapping[str, Any]
     ) -> None:
         """The pipeline begins a run: the denoiser calls that follow are one."""
-        run = Run(threading.get_ident())
+        run = Run(threading.current_thread())
         run.asked, run.sketch, run.settings = tuple(prompts), sketch, dict(settings)
         self._recording.announce(run)
 

@@ -108,7 +108,7 @@ def lay_out(
         wish: What was asked for.
         picture: What the first call shows.
         rows: The wanted rows of its batch.
-        planned: The step of each call that is to come; None if no schedule tells.
+        planned: The step of each call from this one on; None if no schedule tells.
         room: Bytes that may be kept.
     """
     grid = grids(denoiser, sites, picture.sample, picture.arguments)
@@ -121,7 +121,7 @@ def lay_out(
         streams["image"] = range(picture.keys, picture.keys + places)
         columns = (*columns, Column("image"))
     calls = range(_USUAL_STEPS) if planned is None else planned
-    wanted = wish.among(calls[-1] + 1)
+    wanted = [step for step in wish.among(calls[-1] + 1) if step >= calls[0]]
     heads = {site.name: site.heads for site in sites}
     recorded = sum(step in set(wanted) for step in calls)
     plan = Plan(wish.every_head, grid, heads, len(rows.numbers), len(columns), calls=recorded)

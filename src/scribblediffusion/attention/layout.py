@@ -5,9 +5,10 @@ and runs by itself. A pipeline that knows better offers two things, both optiona
 
 **`pipe.key_layout() -> KeyLayout`**: for the run that is going on. It is asked at the first
 denoiser call of each run, on the thread that runs it, and must be right from then on: streams,
-one `Prompt` for each picture (tokens, padding marked; words), sketch regions, and the names of
-the equal chunks of the batch in their order. Keys are counted as in the softmax. Every key is in
-exactly one stream (names with a dot, ``text.clip``, name a part of one and do not count).
+sketch regions, and the branches, equal chunks of the batch in their order, each with one `Prompt`
+for each picture (tokens, padding marked; words): what these rows hold, the empty prompt where
+guidance leaves the words out. Keys are counted as in the softmax. Every key is in exactly one
+stream (names with a dot, ``text.clip``, name a part of one and do not count).
 
 **`pipe.observers`**, a plain list that is empty unless somebody looks. The extractor appends
 itself on enter and removes itself on exit; the pipeline calls, on the thread that runs it:
@@ -16,8 +17,9 @@ itself on enter and removes itself on exit; the pipeline calls, on the thread th
     observer.step_ends(preview)                      # after each scheduler step
     observer.run_ends(pictures)                      # once, when the pictures are decoded
 
-- `prompts`: list[str], one for each picture. `sketch`: uint8 ``[H, W]`` as the model read it, or
-  None. `settings`: plain JSON values (seed, steps, guidance, sizes …), kept with the trace.
+- `prompts`: list[str], one for each picture. `sketch`: uint8 ``[H, W]`` of the first picture, as
+  the model read it, or None. `settings`: plain JSON values (seed, steps, guidance, sizes …), kept
+  with the trace.
 - `preview`: uint8 ``[h, w, 3]`` of the first picture, or None. Decode one only if some observer
   has `wants_previews` true.
 - `pictures`: uint8 ``[H, W, 3]`` each. A run that is stopped or fails never gets this call; its
@@ -68,20 +70,20 @@ class KeyLayout:
 
     Attributes:
         streams: Name → range of keys, without gap or overlap; dotted names are parts.
-        prompts: One for each picture, in the order of the rows inside a chunk of the batch.
+        branches: Name → the prompts that its rows hold, one for each picture. The branches are the
+            equal chunks of the batch in order: ``full`` alone without guidance,
+            ``unconditional``, ``sketch_only``, ``full`` with both dials of the shipped model.
         regions: Sketch region → key.
-        branches: Names of the equal chunks of the batch in order; ``("full",)`` without guidance,
-            ``("unconditional", "sketch_only", "full")`` with both dials of the shipped model.
         picture_size: (height, width) in pixels of the pictures; None if not known.
 
     Raises:
-        CaptureError: The streams have a gap or overlap, or no branch is called ``full``.
+        CaptureError: The streams have a gap or overlap, no branch is called ``full``, or the
+            branches have different numbers of prompts.
     """
 
     streams: Mapping[str, range]
-    prompts: tuple[Prompt, ...]
+    branches: Mapping[str, tuple[Prompt, ...]]
     regions: Mapping[Region, int] = field(default_factory=dict)
-    branches: tuple[str, ...] = ("full",)
     picture_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -89,28 +91,29 @@ class KeyLayout:
         starts = [r.start for r in whole]
         if starts != [0, *(r.stop for r in whole)][: len(starts)]:
             raise CaptureError(f"key layout: streams {dict(self.streams)} have a gap or overlap")
-        if "full" not in self.branches or len(set(self.branches)) < len(self.branches):
+        sizes = {name: len(prompts) for name, prompts in self.branches.items()}
+        if "full" not in sizes or len(set(sizes.values())) > 1:
             raise CaptureError(
-                f"key layout: branches {self.branches} must differ and one must be 'full'"
+                f"key layout: the branches have so many prompts: {sizes}; they must have one for "
+                f"each picture, all of them, and one must be 'full'"
             )
 
     @classmethod
     def of_text_and_sketch(
         cls,
-        readings: Sequence[Reading],
+        branches: Mapping[str, Sequence[Reading]],
         *,
         text_length: int = 77,
         regions: Sequence[Region] = (),
-        branches: tuple[str, ...] = ("full",),
         picture_size: tuple[int, int] | None = None,
     ) -> KeyLayout:
         """The shipped model's layout: the text tokens, then one key for each sketch region.
 
         Args:
-            readings: What the tokenizer made of each picture's prompt (`prompt.read`).
+            branches: Chunks of the batch, in order → what the tokenizer made of the prompt that
+                each picture has in this chunk (`prompt.read`).
             text_length: Keys of the text stream, padding included.
             regions: The sketch's regions in key order; none for a model without a sketch.
-            branches: Chunks of the batch, in order.
             picture_size: (height, width) in pixels.
         """
         streams = {"text": range(text_length)}
@@ -118,11 +121,13 @@ class KeyLayout:
             streams["sketch"] = range(text_length, text_length + len(regions))
         keyed = {r: text_length + i for i, r in enumerate(regions)}
         sketch = tuple(Token(key, region_name(r), "sketch") for r, key in keyed.items())
-        prompts = []
-        for reading in readings:
+
+        def prompt(reading: Reading) -> Prompt:
             text = prompt_record([(reading, range(text_length))])
-            prompts.append(replace(text, tokens=text.tokens + sketch))
-        return cls(streams, tuple(prompts), keyed, branches, picture_size)
+            return replace(text, tokens=text.tokens + sketch)
+
+        held = {name: tuple(map(prompt, readings)) for name, readings in branches.items()}
+        return cls(streams, held, keyed, picture_size)
 
 
 def prompt_record(

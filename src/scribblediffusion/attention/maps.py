@@ -51,6 +51,7 @@ class Maps(Recorded):
 
         Raises:
             NotRecordedError: That step or layer is not in the trace.
+            TraceError: A weight is not a number, here and in all maps: the model's fault.
         """
         position = self._one_layer(layer)
         kept = [i for i, c in enumerate(self._columns(position)) if c.key is not None]
@@ -259,7 +260,7 @@ class Maps(Recorded):
         Raises:
             UnknownWordError: It is nowhere; the message names the words that are there.
         """
-        return naming.find(text, self._prompt_of(picture))
+        return naming.find(text, self._prompt_of(picture), self.branch)
 
 
 def _as_view(raw: np.ndarray, view: str, what: str) -> np.ndarray:

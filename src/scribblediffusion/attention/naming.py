@@ -9,8 +9,13 @@ from scribblediffusion.errors import UnknownWordError
 from scribblediffusion.prompt import split_words
 
 
-def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
+def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...]]:
     """The keys of each place in the prompt where this word or phrase is, whatever the capitals.
+
+    Args:
+        text: The word or phrase.
+        prompt: What the rows of the branch hold.
+        branch: Part of the guidance, for the error.
 
     Raises:
         UnknownWordError: It is nowhere; the message names the words that are there.
@@ -26,7 +31,7 @@ def find(text: str, prompt: Prompt) -> list[tuple[int, ...]]:
     asked = [word.casefold() for word in wanted]
     hits = _spelled(there, "".join(asked)) if prompt.decoded else _in_a_row(there, asked)
     if not hits:
-        raise UnknownWordError(_not_in_prompt(text, wanted, prompt))
+        raise UnknownWordError(_not_in_prompt(text, wanted, prompt, branch))
     return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
 
 
@@ -49,7 +54,7 @@ def _spelled(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
     return found
 
 
-def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt) -> str:
+def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt, branch: str) -> str:
     cut = {w.casefold() for w in prompt.truncated}
     if any(w.casefold() in cut for w in wanted):
         return (
@@ -57,7 +62,10 @@ def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt) -> str:
             f"cut off: {', '.join(prompt.truncated)}"
         )
     there = ", ".join(dict.fromkeys(w.text for w in prompt.words)) or "none"
-    return f"word {text!r} is not in the prompt; its words are: {there}"
+    sentence = f"word {text!r} is not in the prompt; its words are: {there}"
+    if branch == "full":
+        return sentence
+    return f"{sentence}. Branch {branch!r} has a prompt of its own: capture branch='full' for yours"
 
 
 def word_name(word: Word, words: Sequence[Word]) -> str:

@@ -66,7 +66,7 @@ class Recording:
         self._announced: Run | None = None
         self._call: Call | None = None
         self._busy: int | None = None
-        self._known_rows: tuple[Tensor, Rows] | None = None
+        self._known_rows: tuple[Tensor, int | None, Rows] | None = None
         self._threads: set[int] = set()
         self._gate = threading.Lock()
 
@@ -87,7 +87,7 @@ class Recording:
         self._threads.clear()
         self.watch = None
         for run in self.runs:
-            run.condition = None
+            run.identity.conditions.clear()
             run.closed = True
 
     # ── threads ──────────────────────────────────────────────────────────────────────────────
@@ -104,8 +104,10 @@ class Recording:
         if self._threads == {me}:
             return
         with self._gate:
-            target = self.denoiser if self.pipe is None else self.pipe
-            if any(is_running(target, other) for other in self._threads - {me}):
+            # A hand-written loop is inside the denoiser alone.
+            inside = [self.denoiser] if self.pipe is None else [self.pipe, self.denoiser]
+            others = self._threads - {me}
+            if any(is_running(target, other) for target in inside for other in others):
                 raise Mixed
             self._threads = {me}
 
@@ -152,13 +154,16 @@ class Recording:
             return None
         count = calls_said(self.pipe)
         place = run.clock.tick(given_time, count)
-        if run.clock.again and scheduler is not None:
+        if run.clock.again and scheduler is not None and not run.clock.by_hand:
             return None  # guidance by perturbation: no step of its own
+        if run.frame is not None and run.frame.prompts != rows.prompts:
+            run = self._parted(run)
         first = run.clock.first or place
         step = schedule.describe(scheduler, place, first, given_time)
         run.complete = run.complete or schedule.is_last(scheduler, place, first, count)
         if run.frame is None:
             run.declare(self.sites)
+            run.late = self._begun_before(run, first, count)
             run.planned = run.clock.planned(count)
             picture = Picture(self.pipe, self._layout(), sample, condition.shape[1], given)
             self._lay_out(run, picture, rows)
@@ -168,6 +173,21 @@ class Recording:
         # If the first sample step was interrupted, the next one takes its place.
         proved = step.index in run.frame.samples or not run.proved
         return Call(step, rows.numbers, condition.shape[0], proved)
+
+    def _parted(self, run: Run) -> Run:
+        """The rest of a run whose prompt changed: the words of a trace hold for all its steps."""
+        self.notice(
+            "the prompt changed while a run went on: from there on its steps are a trace of their "
+            "own (traces, in the order run)"
+        )
+        self.runs.append(run.parted(threading.current_thread()))
+        return self.runs[-1]
+
+    def _begun_before(self, run: Run, first: schedule.Position, count: int | None) -> bool:
+        """Whether the run began before anybody listened, so that it is there in part alone."""
+        tells = isinstance(getattr(self.pipe, "observers", None), list)
+        unheard = tells and not run.announced and not run.clock.by_hand
+        return unheard or schedule.begun_before(run.clock.scheduler, first, count)
 
     def _lay_out(self, run: Run, picture: Picture, rows: Rows) -> None:
         room = self._limit - sum(r.nbytes for r in self.runs)
@@ -179,51 +199,67 @@ class Recording:
         for sentence in plan.thinned:
             _log.warning("to stay within the memory limit, %s", sentence)
 
-    def _run_of(self, scheduler: Any, condition: Tensor, given: float | None) -> Run:
-        """The run that goes on, or a new one: announced, or with other timesteps than before."""
-        me = threading.get_ident()
-        run = self.runs[-1] if self.runs else None
+    def _run_of(self, scheduler: Any, condition: Tensor, given: schedule.Given | None) -> Run:
+        """The run that goes on, or a new one: announced, with other timesteps than before, or by
+        another thread with another condition.
+        """
+        me = threading.current_thread()
+        self._refuse_earlier(scheduler, condition, given)
+        run = self.current
         if self._announced is not None:
-            self._refuse_earlier(condition, me)
             run, self._announced = self._announced, None
             self._start(run, scheduler)
-        elif run is None or run.closed or not run.clock.goes_on(scheduler, given):
+        elif run is None or run.closed or not self._belongs(run, scheduler, condition, given):
             run = Run(me)
             self._start(run, scheduler)
-        elif run.condition is not condition:
-            self._refuse_earlier(condition, me)
-        run.threads.add(me)
-        run.condition = condition
+        run.identity.joins(me, condition)
         if self.watch is not None:
             self.watch.run_begins()
         return run
 
+    @staticmethod
+    def _belongs(run: Run, scheduler: Any, condition: Tensor, given: schedule.Given | None) -> bool:
+        """A run may go on in another thread, as that of a generator does, but as the same run."""
+        known = threading.current_thread() in run.identity.threads or run.identity.knows(condition)
+        return known and run.clock.goes_on(scheduler, given)
+
     def _start(self, run: Run, scheduler: Any) -> None:
-        run.clock = schedule.Clock(scheduler)
+        run.clock = schedule.Clock(scheduler, self.pipe)
         self.runs.append(run)
         self._known_rows = None
 
-    def _refuse_earlier(self, condition: Tensor, me: int) -> None:
-        """A condition of an earlier run, brought by another thread or by a run that was announced
-        once and makes its own, means that two runs take turns.
+    def _refuse_earlier(
+        self, scheduler: Any, condition: Tensor, given: schedule.Given | None
+    ) -> None:
+        """A call that carries on an earlier run means that two runs take turns.
+
+        It is told by its condition: an announced run makes one of its own, and with others the
+        noise falls and another thread made the newest run.
         """
-        run = self.runs[-1] if self.runs else None
-        earlier = [r for r in (self.runs if self._announced else self.runs[:-1]) if not r.closed]
-        for other in earlier:
-            foreign = run is None or me not in run.threads
-            if other.condition is condition and (foreign or other.announced):
+        run = self.current
+        if run is not None and run.identity.holds(condition):
+            return
+        foreign = run is not None and threading.current_thread() not in run.identity.threads
+        for other in self.runs if run is None else self.runs[:-1]:
+            falls = other.clock.above(given) and other.clock.goes_on(scheduler, given)
+            carried_on = foreign and falls and other.identity.knows(condition)
+            makes_its_own = other.announced and other.identity.holds(condition)
+            if not other.closed and (carried_on or makes_its_own):
                 raise Mixed
 
     def _rows(self, condition: Tensor) -> Rows:
         """The wanted rows; told once for each condition tensor, which pipelines make once a run."""
-        if self._known_rows is None or self._known_rows[0] is not condition:
+        # Counts what is written into the tensor; those of inference mode do not count.
+        version = None if condition.is_inference() else condition._version
+        known = self._known_rows
+        if known is None or known[0] is not condition or known[1] != version:
             layout = self._layout()
             if layout is not None:
                 rows = rows_of_layout(layout, condition.shape[0], self.branch)
             else:
                 rows = rows_of_condition(self.pipe, self.watch, condition, self.branch)
-            self._known_rows = (condition, rows)
-        return self._known_rows[1]
+            self._known_rows = known = (condition, version, rows)
+        return known[2]
 
     def _layout(self) -> KeyLayout | None:
         give = getattr(self.pipe, "key_layout", None)

@@ -19,6 +19,7 @@ from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.budget import Plan
 from scribblediffusion.attention.families import Site
 from scribblediffusion.attention.folding import Kept
+from scribblediffusion.attention.identity import Identity
 from scribblediffusion.attention.proof import Codes
 from scribblediffusion.attention.records import CONDITION, Column, Layer, Prompt, Region, Step
 from scribblediffusion.attention.schedule import Clock
@@ -89,7 +90,7 @@ class Shipment:
 
     def _send(self, flat: Tensor) -> None:
         if flat.device.type == "cuda":
-            self._flat = torch.empty(flat.shape, dtype=flat.dtype, pin_memory=True)
+            self._flat = torch.empty(flat.shape, dtype=flat.dtype, device="cpu", pin_memory=True)
             self._flat.copy_(flat, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
@@ -133,12 +134,12 @@ class Newest:
 class Run:
     """Everything that one run of the denoiser left behind."""
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, thread: threading.Thread) -> None:
         self.clock = Clock(None)
-        self.threads = {thread}
-        self.condition: Tensor | None = None
+        self.identity = Identity(thread)
         self.calls = 0
         self.complete = False
+        self.late = False
         self.closed = False
         self.announced = False
         self.planned: list[int] | None = None
@@ -165,6 +166,16 @@ class Run:
         self._kept_calls = 0
         self._nbytes = 0
         self.lock = threading.RLock()
+
+    def parted(self, thread: threading.Thread) -> Run:
+        """A run of its own for the rest of this one, from the call that goes on: same clock."""
+        rest = Run(thread)
+        rest.clock, rest.announced = self.clock, self.announced
+        rest.settings, rest.sketch = self.settings, self.sketch
+        # What is the rest's now may come back to this run's condition: they do not take turns.
+        rest.identity, self.identity = self.identity, rest.identity
+        rest.calls, self.calls = 1, self.calls - 1
+        return rest
 
     def declare(self, sites: Iterable[Site]) -> None:
         """Every hooked layer is in the audit, whether it gives records or not."""
@@ -289,7 +300,8 @@ class Run:
             number = {name: i for i, name in enumerate(layers)}
             pictures, previews = self.pictures, list(self.previews)
         prompts = frame.prompts
-        if len(self.asked) == len(prompts):
+        # What was asked is what the full rows hold; those of other branches have their own.
+        if branch == "full" and len(self.asked) == len(prompts):
             prompts = tuple(
                 replace(p, text=text) for p, text in zip(prompts, self.asked, strict=True)
             )
@@ -315,7 +327,7 @@ class Run:
             pictures=pictures,
             sketch=self.sketch,
             previews=np.stack(previews) if previews else None,
-            complete=self.complete,
+            complete=self.complete and not self.late,
         )
 
     def _layers(

@@ -17,13 +17,18 @@ class Texts:
 
     Attributes:
         prompts: Those that are prompts, made ready by the pipeline or not.
-        negatives: Those that are negative prompts.
+        negatives: Those that are negative prompts; a text may be both.
         given: Those of the outermost call: as the person gave them.
     """
 
     prompts: tuple[str, ...]
     negatives: tuple[str, ...]
     given: tuple[str, ...]
+
+    def wanted(self, text: str) -> bool | None:
+        """Whether a text is a prompt or a negative one; None if it is both, or neither."""
+        positive, negative = text in self.prompts, text in self.negatives
+        return None if positive == negative else positive
 
 
 def calls_of(target: Any, thread: int | None = None) -> Iterator[Mapping[str, Any]]:
@@ -65,18 +70,20 @@ def texts_in_sight(pipe: Any) -> Texts:
     They are only to be checked against token numbers: a text that does not give the numbers is
     never used.
     """
-    kinds: dict[str, str] = {}
+    kinds: dict[str, set[str]] = {}
     given: list[str] = []
     for values in calls_of(pipe):
-        given = []
+        given, own = [], {}
         for name, value in values.items():
             if "prompt" in name or "uncond" in name or name in ("text", "texts"):
                 kind = "negative" if "negative" in name or "uncond" in name else "prompt"
-                given += _strings(value)
-                # The outermost call has the last word: helpers call everything a prompt.
-                kinds |= dict.fromkeys(_strings(value), kind)
+                for text in _strings(value):
+                    given.append(text)
+                    own.setdefault(text, set()).add(kind)
+        # The outermost call has the last word: helpers call everything a prompt.
+        kinds |= own
     prompts, negatives = (
-        tuple(text for text, one in kinds.items() if one == kind) for kind in ("prompt", "negative")
+        tuple(text for text, one in kinds.items() if kind in one) for kind in ("prompt", "negative")
     )
     return Texts(prompts, negatives, tuple(given))
 

@@ -206,7 +206,7 @@ class SwappedWords:
         self._hook.remove()
 
     def _swap(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-        branches = self._pipe.key_layout().branches
+        branches = list(self._pipe.key_layout().branches)
         if self._other is None:
             self._other = self._pipe.context(self._condition, branches)
         vectors, mask = self._other
