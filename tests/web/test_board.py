@@ -143,3 +143,31 @@ def test_the_eraser_takes_the_lines_of_a_drawing_that_was_begun_with(opened: Ope
     rubbed = opened.ink()
     paint(opened, "#studio-board", (0.4, 0.5), (0.6, 0.5))
     opened.shows(lambda ink: ink > rubbed + 200)
+
+
+def test_the_board_draws_on_after_it_was_cleared(opened: Opened) -> None:
+    opened.draw_circle()
+    drawn = opened.ink()
+    opened.page.get_by_role("button", name="Clear canvas").click()
+    opened.shows(lambda ink: ink < drawn / 4)
+    opened.page.wait_for_timeout(800)
+    opened.draw_circle()
+    opened.shows(lambda ink: ink > 0.9 * drawn)
+
+
+def test_a_drawing_to_begin_with_is_black_on_white_whatever_its_paper(opened: Opened) -> None:
+    opened.page.get_by_role("button", name=re.compile("Begin with a drawing: .*tulip")).click()
+    opened.shows(lambda ink: 500 < ink < 30_000)
+    before = opened.ink()
+    paint(opened, "#studio-board", (0.2, 0.1), (0.8, 0.1))
+    opened.shows(lambda ink: ink > 1.02 * before)
+
+
+def test_the_board_and_how_it_goes_stay_in_sight(opened: Opened) -> None:
+    opened.generate("a blue kite", 2)
+    opened.status("Done. Seed")
+    expect(opened.page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
+    opened.page.evaluate("scrollTo(0, 600)")
+    opened.page.wait_for_timeout(300)
+    for part in ("#studio-status", "#studio-board"):
+        assert 0 <= opened.page.locator(part).bounding_box()["y"] < 200

@@ -125,3 +125,15 @@ def test_a_sheet_is_square_and_keeps_proportions() -> None:
     assert sheet.size == (SIDE, SIDE)
     assert dark.any(axis=0).sum() == SIDE
     assert dark.any(axis=1).sum() == SIDE // 2
+
+
+@pytest.mark.parametrize(("name", "read"), [("a.png", True), ("a.webp", True), ("a.eps", False)])
+def test_few_kinds_of_files_are_decoded(tmp_path, name: str, read: bool) -> None:
+    from gradio.components.image_editor import EditorData
+    from gradio.data_classes import FileData
+
+    stroke((100, 100, 400, 400), ground="white").convert("RGB").save(tmp_path / name)
+    sent = FileData(path=str(tmp_path / name))
+    value = Canvas().preprocess(EditorData(background=sent, layers=[], composite=None, id=None))
+    assert (value["background"] is not None) == read
+    assert ("no picture that can be read" in value.get("refused", "")) != read

@@ -38,6 +38,7 @@ def test_other_origins_and_hosts_are_refused(served: Served, path: str) -> None:
     url = served.url + path
     assert httpx.get(url, headers={"Origin": "https://example.com"}).status_code == 403
     assert httpx.get(url, headers={"Host": "example.com"}).status_code == 421
+    assert httpx.get(url, headers={"Origin": "http://["}).status_code == 403
     asked = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
     answer = httpx.options(url, headers=asked)
     assert answer.status_code == 403

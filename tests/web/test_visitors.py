@@ -65,7 +65,8 @@ def test_part_of_an_id_is_no_key(gallery: Gallery, asked) -> None:
 
 def test_cookies() -> None:
     token = new_token()
-    assert token_in(f"a=b; {COOKIE}={token}") == token
+    for others in ("a=b", 'ui={"dark":true}', "a=b c", "foo", "=", "ü=1"):
+        assert token_in(f"{others}; {COOKIE}={token}") == token
     assert token_in(f"{COOKIE}=short") is None
     assert token_in(f"{COOKIE}={'g' * 32}") is None
     assert token_in("") is None

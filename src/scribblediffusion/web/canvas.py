@@ -21,6 +21,8 @@ from scribblediffusion.web.limits import Limits
 
 #: Side of the drawing board in pixels: twice that of a prepared sketch.
 SIDE = 512
+#: What is decoded of what strangers send: other readers of Pillow start programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 #: The paint of the part that counts.
 MASK_COLOUR = "#2f7fd0"
 #: Tones by which a browser's rounding may change a drawing, of 255.
@@ -166,7 +168,7 @@ def _look_at(part: Any, limits: Limits) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 pixels = image.width * image.height
     except Image.DecompressionBombError:
         pixels = limits.pixels + 1

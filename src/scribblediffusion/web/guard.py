@@ -89,7 +89,7 @@ class Guard:
             return 421, "This studio answers under its own address alone."
         origin = headers.get(b"origin")
         own = headers.get(b"host", "")
-        if origin is not None and urlsplit(origin).netloc != own:
+        if origin is not None and _place_of(origin) != own:
             return 403, "Requests from other sites are not answered."
         if path.startswith(CLOSED):
             return 404, "There is nothing here."
@@ -184,6 +184,14 @@ def _bytes_in(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
     return total
+
+
+def _place_of(origin: str) -> str:
+    """Host and port of an Origin header; "" for none that can be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

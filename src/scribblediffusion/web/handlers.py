@@ -17,6 +17,7 @@ from PIL import Image
 
 from scribblediffusion.errors import ScribbleError, SettingError
 from scribblediffusion.gallery import Run
+from scribblediffusion.sketch import Sketch
 from scribblediffusion.web.asking import away, field_of, visitor_of
 from scribblediffusion.web.canvas import MASK_COLOUR, blank, drawing_of, drawn, mask_sheet, sheet_of
 from scribblediffusion.web.comparison import pack_comparison
@@ -295,8 +296,8 @@ class Handlers:
         found, number = starters(), field_of(event, "number")
         if not isinstance(number, int) or not 0 <= number < len(found):
             return gr.skip(), gr.skip()
-        with Image.open(found[number].file) as image:
-            return sheet_of(image), found[number].prompt
+        sketch = Sketch.from_image(found[number].file)  # black on white, whatever its paper is
+        return sheet_of(sketch.to_image()), found[number].prompt
 
     def mask_board(self, masked: bool, board: Any) -> Any:
         """Shows the board on which the part that counts is painted, the drawing faintly on it."""

@@ -291,8 +291,11 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     made["explorer"].without(does.without, None, shown, **live)
     made["other"].click(does.explore, [made["other_id"]], shown, **live)
     made["run_id"].change(None, [made["run_id"]], None, js=address, **quiet)
-    made["use_seed"].click(str, made["last_seed"], made["seed"], **quiet)
+    made["use_seed"].click(_again, made["last_seed"], made["seed"], **quiet)
     made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **quiet)
+    # Gradio's own bin leaves the board with another tool than the brush.
+    made["board"].clear(blank, None, made["board"], **quiet)
+    made["mask"].clear(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
     made["masked"].input(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
 
     shelf = made["shelf"]
@@ -304,6 +307,11 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     shelf.compare(does.compare, [made["run_id"]], shown, **live)
     asked = (FOLDER / "asked.js").read_text(encoding="utf-8")
     page.load(does.visit, [link], shown, js=asked, **live)
+
+
+def _again(seed: int | None) -> Any:
+    """The last seed as it is typed; nothing where it was forgotten (see `Limits.pages`)."""
+    return gr.skip() if seed is None else str(seed)
 
 
 def _programs(does: Handlers) -> None:

@@ -14,7 +14,6 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from http.cookies import CookieError, SimpleCookie
 
 from scribblediffusion.errors import GalleryError
 from scribblediffusion.gallery import Gallery, Run
@@ -38,11 +37,10 @@ def new_token() -> str:
 
 def token_in(cookies: str) -> str | None:
     """The visitor's token in a Cookie header, None if there is no sound one."""
-    try:
-        found = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found and _TOKEN.fullmatch(found.value) else None
+    # Not by http.cookies, which gives up at an odd cookie of another site; ports share theirs.
+    pairs = (cookie.strip().partition("=") for cookie in cookies.split(";"))
+    found = [value for name, _, value in pairs if name == COOKIE]
+    return found[0] if found and _TOKEN.fullmatch(found[0]) else None
 
 
 def digest(token: str) -> str:
