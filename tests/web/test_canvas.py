@@ -69,7 +69,7 @@ def test_a_painted_part_masks_the_drawing() -> None:
     assert sketch.ink[200].max() == 0
     assert 0 < sketch.active.sum() < 77
     nowhere = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
-    ImageDraw.Draw(nowhere).rectangle((0, 230, SIDE, 270), fill="blue")
+    ImageDraw.Draw(nowhere).rectangle((0, 230, SIDE, 270), fill=MASK_COLOUR)
     with pytest.raises(SketchError, match="holds no line"):
         sketch_of(board, {"background": None, "layers": [nowhere], "composite": None})
 
@@ -100,6 +100,15 @@ def test_a_mask_put_on_its_board_is_taken_as_it_is() -> None:
     assert np.array_equal(again.ink, before.ink)
     assert np.array_equal(again.mask, before.mask)
     assert np.array_equal(again.active, before.active)
+    more = board["composite"].copy()
+    ImageDraw.Draw(more).line((20, 300, 20, 400), fill="black", width=8)
+    assert np.array_equal(sketch_of({"composite": more}, mask, before).mask, before.mask)
+    wider = mask["composite"].copy()
+    ImageDraw.Draw(wider).rectangle((300, 0, 400, SIDE), fill=MASK_COLOUR)
+    both = sketch_of(board, {"composite": wider}, before).mask
+    assert both[:, 31:97].all()
+    assert both[:, 155:195].all()
+    assert not both[:, 110:140].any()
 
 
 def test_a_drawing_that_did_not_come_through_is_told() -> None:

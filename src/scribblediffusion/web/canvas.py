@@ -27,6 +27,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MASK_COLOUR = "#2f7fd0"
 #: Tones by which a browser's rounding may change a drawing, of 255.
 _ROUNDED = 8
+#: How much bluer than red the paint is at least, of 255: 80 where it lies thin, 0 anywhere else.
+_PAINTED = 40
 
 _LOST = (
     "The drawing did not come through, as the studio has much to do. It is still on the board: "
@@ -61,7 +63,7 @@ def mask_sheet(drawing: Image.Image | None, inside: np.ndarray | None, colour: s
     """
     white = Image.new("RGB", (SIDE, SIDE), "white")
     sheet = white if drawing is None else sheet_of(drawing)["composite"]
-    faint = Image.blend(sheet, white, 0.6)
+    faint = Image.blend(sheet.convert("L").convert("RGB"), white, 0.6)
     if inside is not None:  # not on a layer: the editor of the page fails on layers that it is sent
         painted = Image.new("RGB", (SIDE, SIDE), colour)
         half = Image.blend(faint, painted, 0.5)
@@ -212,14 +214,16 @@ def drawing_of(value: Mapping[str, Any] | None) -> Image.Image | None:
 
 
 def painted_in(value: Mapping[str, Any] | None) -> np.ndarray | None:
-    """Where something was painted on the layers, uint8 `[H, W]` (255 there); None for nowhere."""
-    layers = [layer for layer in (value or {}).get("layers") or [] if layer is not None]
-    if not layers:
+    """Where the mask's board shows paint, uint8 `[H, W]` (255 there); None for nowhere.
+
+    What is seen counts: the strokes of now, and the part that an opened run came with, which lies
+    on the sheet (see `mask_sheet`). Nothing else on that board has a colour.
+    """
+    shown = drawing_of(value)
+    if shown is None:
         return None
-    inside = np.zeros(layers[0].size[::-1], bool)
-    for layer in layers:
-        same = layer if layer.size == layers[0].size else layer.resize(layers[0].size)
-        inside |= np.asarray(same.convert("RGBA"))[..., 3] > 127
+    red, _, blue = np.moveaxis(np.asarray(shown).astype(np.int16), -1, 0)
+    inside = blue - red > _PAINTED
     return inside.astype(np.uint8) * 255 if inside.any() else None
 
 
@@ -234,8 +238,7 @@ def sketch_of(
         value: the board.
         mask: a second board on which the part that counts was painted; None for everywhere.
         before: the sketch of a run that was put on the board: while it is still what is drawn, its
-            very ink is taken, as ink that is enlarged and cleaned again differs, and its mask until
-            another is painted.
+            very ink is taken, as ink that is enlarged and cleaned again differs.
 
     Raises:
         SketchError: the mask leaves nothing of the drawing.
@@ -246,8 +249,6 @@ def sketch_of(
     inside = painted_in(mask)
     if before is None or not _shows(drawing, before):
         sketch = Sketch.from_image(drawing)
-    elif mask is not None and inside is None:
-        return before
     else:
         sketch = dataclasses.replace(before, mask=None)
     if sketch.is_blank:
