@@ -97,7 +97,7 @@ def test_count_output_and_the_progress_bar(sketch, tmp_path, monkeypatch, capfd)
     for number, seed in ((1, "5"), (2, "6")):
         path = tmp_path / f"out-{number}.png"
         assert str(path) in said.out
-        assert Image.open(path).text["seed"] == seed  # type: ignore[attr-defined]
+        assert Image.open(path).text["Seed"] == seed  # type: ignore[attr-defined]
 
 
 def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys):
@@ -108,6 +108,6 @@ def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys
         assert left.value.code == 0
     first, again = (Image.open(tmp_path / name) for name in ("a.png", "b.png"))
     assert np.array_equal(np.asarray(first), np.asarray(again))
-    assert first.text["prompt"] == "a red apple"  # type: ignore[attr-defined]
-    assert first.text["seed"] == "3"  # type: ignore[attr-defined]
+    assert first.text["Prompt"] == "a red apple"  # type: ignore[attr-defined]
+    assert first.text["Seed"] == "3"  # type: ignore[attr-defined]
     assert str(tmp_path / "a.png") in capsys.readouterr().out

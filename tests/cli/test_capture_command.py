@@ -50,7 +50,19 @@ def test_any_pipeline_is_captured_and_kept(scribble, gallery, tiny, tmp_path):
     kept, written = Image.open(run.image), Image.open(tmp_path / "out.png")
     assert np.array_equal(np.asarray(kept), np.asarray(written))
     assert trace.picture_size == written.size[::-1]
+    assert (written.text["Prompt"], written.text["Seed"]) == ("a red apple", "3")
     assert "apple" in scribble("explain", run.id).out
+
+
+def test_a_name_that_cannot_be_is_refused_before_anything_is_drawn(refused, gallery, tiny):
+    assert "must end in .png" in refused("capture", tiny, "a cat", "--output", "x.xyz")
+    assert len(gallery) == 0
+
+
+def test_where_the_picture_cannot_be_written_the_run_is_kept(scribble, gallery, tiny, tmp_path):
+    (tmp_path / "x.png").mkdir()
+    assert scribble("capture", tiny, "a cat", "--steps", 1, "--output", "x.png").status == 1
+    assert len(gallery) == 1
 
 
 def test_the_picture_is_that_of_the_pipeline_alone(scribble, gallery, tiny):

@@ -31,6 +31,9 @@ def test_what_moved_is_told_and_drawn(scribble, run, moved, tmp_path):
     assert float(kite[1]) > 10
     assert done.last == "change.png"
     with Image.open(tmp_path / "change.png") as image:
+        assert image.text == {
+            "Prompt": painted.PROMPT, "Seed": "7 → 8", "Software": "ScribbleDiffusion"
+        }  # fmt: skip
         pixels = np.asarray(image.convert("RGB")).astype(int)
     red, blue = pixels[..., 0], pixels[..., 2]
     assert (blue - red > 100).any()

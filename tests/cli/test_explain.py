@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from painted import PROMPT
 from PIL import Image
 
 from scribblediffusion.analysis.subjects import StepMaps, find_subject
@@ -91,6 +92,7 @@ def test_views_lie_beside_a_loose_trace(scribble, trace_file, kind):
         if kind in ("png", "gif", "webp"):
             with Image.open(path) as image:
                 assert np.ptp(np.asarray(image.convert("L"))) > 50
+                assert kind != "png" or image.text["Prompt"] == PROMPT
     if kind in ("svg", "html"):
         assert whole != word
 

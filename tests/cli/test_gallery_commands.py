@@ -1,4 +1,5 @@
 import json
+import shutil
 import zipfile
 
 import pytest
@@ -43,6 +44,28 @@ def test_list_by_word_seed_day_and_page(scribble, three):
     assert listed(second) == [three[0].id]
     assert "3 to 3 of 3 runs, page 2 of 2" in second.out
     assert "only 1" in scribble("gallery", "list", "--page", 9).out
+
+
+def test_list_at_the_ends_of_calendar_and_counting(scribble, three):
+    assert len(listed(scribble("gallery", "list", "--until", "9999-12-31"))) == 3
+    assert len(listed(scribble("gallery", "list", "--since", "0001-01-01"))) == 3
+    assert "only 1" in scribble("gallery", "list", "--page", "9" * 20).out
+    assert "fits" in scribble("gallery", "list", "--seed", "9" * 30).out
+    assert "fits" in scribble("gallery", "list", "--words", "%").out
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "delete", "restore", "export"])
+@pytest.mark.parametrize("name", ["\udcff\udcfe\udcfd\udcfc", "\ud800abc"])
+def test_ids_of_bytes_that_are_no_text_are_refused_in_one_line(refused, run, command, name):
+    assert "there is no run" in refused("gallery", command, name)
+
+
+def test_verify_names_a_second_copy(scribble, gallery, run):
+    shutil.copytree(run.folder, gallery.root / "2001-01-01" / run.folder.name)
+    assert scribble("gallery", "rebuild").last.startswith("1 run in the index")
+    done = scribble("gallery", "verify")
+    assert done.status == 1
+    assert f"{run.id}: 2001-01-01/{run.folder.name}: is this run once more" in done.out
 
 
 def test_list_of_an_empty_gallery(scribble):

@@ -1,5 +1,5 @@
 import pytest
-from tiny import tiny_trace
+from tiny import stage, tiny_trace
 
 from scribblediffusion.gallery import Gallery
 
@@ -24,3 +24,15 @@ def clock(monkeypatch):
     one = Clock()
     monkeypatch.setattr("time.time", lambda: one.now)
     return one
+
+
+@pytest.fixture
+def ten(gallery, clock):
+    """Ten runs an hour apart, oldest first."""
+    names = ["red apple", "Green APPLE", "blue kite", "café crème", "apple pie", "plug", "a cat",
+             "a dog", "a car", "rocket"]  # fmt: skip
+    runs = []
+    for i, name in enumerate(names):
+        clock.now += 3600
+        runs.append(stage(gallery, name, seed=i % 3 if i else 2**64 - 1))
+    return runs

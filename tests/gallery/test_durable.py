@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def run_script(*arguments):
 @pytest.mark.parametrize(("doing", "least"), [("add", 40), ("import", 30), ("attach", 20),
                                               ("delete", 10), ("list", 4), ("staged", 45),
                                               ("restore", 8), ("empty", 8),
-                                              ("export", 30)])  # fmt: skip
+                                              ("export", 30), ("stage", 2)])  # fmt: skip
 def test_killed_at_every_call(tmp_path, doing, least):
     states = [json.loads(line) for line in run_script("killed.py", doing, tmp_path).splitlines()]
     *killed, ended = states
@@ -250,12 +251,41 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "day" / "run" / "old").exists()
 
 
-def test_staged_folders_that_nobody_added_go_after_a_week(gallery, trace):
-    forgotten, fresh = gallery.stage("old"), gallery.stage("new")
-    os.utime(forgotten, (1, 1))
-    gallery.add(trace)
+def aged(folder, hours):
+    """Set a folder and all in it back by so many hours."""
+    then = time.time() - 3600 * hours
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (then, then))
+
+
+def test_staged_folders_that_nobody_added_go_after_a_day(gallery, trace):
+    forgotten, drawn, fresh = gallery.stage("old"), gallery.stage("drawn"), gallery.stage("new")
+    for folder in (forgotten, drawn):
+        (folder / "views").mkdir()
+        aged(folder, 25)
+    (drawn / "views" / "evolution.gif").write_bytes(b"GIF89a")
+    aged(fresh, 23)
+    Gallery(gallery.root)
     assert not forgotten.exists()
+    assert drawn.exists()
     assert fresh.exists()
+
+
+def test_a_staged_folder_of_any_age_can_be_added(gallery, trace):
+    folder = gallery.stage("old")
+    aged(folder, 1000)
+    assert gallery.add(trace, folder=folder).prompt == "old"
+    assert not folder.exists()
+
+
+def test_a_full_disk_leaves_no_staged_folder(gallery, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(GalleryError, match="disk is full"):
+        gallery.stage("x")
+    assert os.listdir(gallery.root / ".staging") == []
 
 
 def test_threads_share_a_gallery(gallery, trace):

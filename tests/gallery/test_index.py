@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import sqlite3
+import time
 
 import pytest
 
 from scribblediffusion.gallery import Gallery
-from scribblediffusion.gallery.index import NAME, words_of
+from scribblediffusion.gallery.index import NAME
 
 
 def fill(gallery, count, clock):
@@ -98,6 +100,25 @@ def test_what_another_process_adds_is_seen_at_once(filled, clock):
     assert len(other) == 30
 
 
+def test_a_day_is_listed_again_only_while_its_time_stamp_may_hide_a_change(
+    filled, clock, monkeypatch
+):
+    fill(filled, 1, clock)
+    day = next(iter(filled)).folder.parent
+    time.sleep(0.2)
+    assert len(filled) == 31
+    real, listed = os.listdir, []
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or real(path))
+    assert len(filled) == 31
+    assert listed == []
+    whole = int(day.stat().st_mtime)  # as on a disk that counts seconds
+    os.utime(day, (whole, whole))
+    (filled.root / NAME).touch()
+    for _ in range(2):
+        assert len(filled) == 31
+    assert listed == [day, day]
+
+
 def test_folders_of_other_kinds_are_left_alone(filled):
     (filled.root / "2026-01-01").mkdir()
     (filled.root / "2026-01-01" / "notes").mkdir()
@@ -106,7 +127,54 @@ def test_folders_of_other_kinds_are_left_alone(filled):
     assert (filled.root / "notes.txt").read_text() == "mine"
 
 
-def test_words():
-    assert words_of("Ein SÜSSER Apfel, größer!") == ("ein", "susser", "apfel", "grosser")
-    assert words_of("苹果 🍎 x_1") == ("苹果", "x_1")
-    assert words_of("\ud800 a\0b") == ("a", "b")
+@pytest.fixture
+def copied(filled):
+    """A run, and the folder of a copy of it under another day, as merged backups make them."""
+    run = filled.list(seed=3).runs[0]
+    place = filled.root / "2001-01-01" / run.folder.name
+    shutil.copytree(run.folder, place)
+    return run, place
+
+
+def test_of_a_copied_run_one_is_listed_and_verify_names_the_other(filled, copied):
+    run, place = copied
+    assert filled.rebuild() == len(filled) == 30
+    assert filled.get(run.id) == filled.get(run.id[-8:]) == run
+    assert filled.list(seed=3).runs == (run,)
+    assert filled.list(words="number 3").runs[-1] == run
+    (double,) = filled.verify()
+    assert (double.run, double.file) == (run.id, f"2001-01-01/{run.folder.name}")
+    assert "with the same files" in double.what
+    assert filled.verify(run.id) == (double,)
+    (place / "run.json").write_text("{")
+    assert [damage.file for damage in filled.verify()] == [double.file, f"{double.file}/run.json"]
+
+
+def test_where_one_copy_goes_the_other_is_listed(filled, copied, tmp_path):
+    run, place = copied
+    assert filled.get(run.id) == run
+    run.folder.rename(tmp_path / "away")
+    assert filled.get(run.id).folder == place
+    assert filled.verify() == ()
+    (tmp_path / "away").rename(run.folder)
+    assert filled.get(run.id) == run
+    shutil.rmtree(place.parent)
+    assert filled.get(run.id) == run
+    assert filled.verify() == ()
+    assert len(filled) == 30
+
+
+def test_copies_in_one_day_are_named_too_and_the_whole_one_is_listed(filled):
+    run = filled.list(seed=3).runs[0]
+    other = run.folder.with_name(run.folder.name.replace("number", "a"))
+    shutil.copytree(run.folder, other)
+    (other / "run.json").write_text("{")
+    assert filled.get(run.id) == run
+    assert other.name in str(filled.verify(run.id)[0])
+
+
+def test_a_day_that_became_a_file_has_no_runs(filled):
+    for day in [path for path in filled.root.iterdir() if path.name[0] == "2"]:
+        day.rename(filled.root / f"old-{day.name}")
+        day.write_text("x")
+    assert len(filled) == 0

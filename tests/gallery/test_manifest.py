@@ -47,6 +47,36 @@ def test_a_file_that_does_not_belong_is_named(gallery, run):
     assert [d.what for d in gallery.verify()] == ["is not in the manifest"]
 
 
+def flip(path, place=-3):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+def test_damage_hides_no_other_damage(gallery, run):
+    flip(run.image)
+    (run.folder / "secret").symlink_to("/etc/hostname")
+    (run.folder / "a:b").write_text("x")
+    assert {d.file for d in gallery.verify()} == {"image.png", "secret", "a:b"}
+    (run.folder / "run.json").rename(run.folder / "kept")
+    (run.folder / "run.json").symlink_to("kept")
+    told = {d.file: d.what for d in gallery.verify()}
+    assert told.keys() == {"image.png", "secret", "a:b", "kept", "run.json"}
+    assert "is a link" in told["run.json"]
+
+
+@pytest.mark.parametrize("place", ["{", "format", "sha256", "image.png", "sketch.png", "size"])
+def test_a_damaged_manifest_hides_no_flipped_byte(gallery, run, place):
+    whole = (run.folder / "manifest.json").read_bytes()
+    flip(run.folder / "manifest.json", whole.rindex(place.encode()))
+    assert {d.file for d in gallery.verify()} == {"manifest.json"}
+    flip(run.trace)
+    told = {d.file: d.what for d in gallery.verify()}
+    assert {"manifest.json", "trace.safetensors"} <= told.keys()
+    why = "unless manifest.json was altered", "manifest.json does not list it any more"
+    assert why[place in ("{", "size")] in told["trace.safetensors"]
+
+
 def test_a_corrupt_trace_is_named_and_never_read(gallery, run):
     data = bytearray(run.trace.read_bytes())
     data[-3] ^= 4

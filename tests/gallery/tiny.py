@@ -1,4 +1,6 @@
-"""A trace that is small enough to be saved hundreds of times in a test."""
+"""A trace, and a run, that are small enough to be saved hundreds of times in a test."""
+
+import json
 
 import numpy as np
 
@@ -18,3 +20,11 @@ def tiny_trace(prompt="a red apple", seed=7, **fields):
         picture_size=(8, 8),
         **fields,
     )
+
+
+def stage(gallery, prompt="a red apple", seed=None):
+    """A run without trace or pictures: quick to save."""
+    folder = gallery.stage(prompt)
+    record = {"prompt": prompt, "seed": seed}
+    (folder / "run.json").write_text(json.dumps(record), encoding="ascii")
+    return gallery.add(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scribblediffusion.cli.pictures import check_output, write_picture
 from scribblediffusion.cli.progress import progress, quiet_loading
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.cli.terminal import say, shortened
@@ -51,15 +52,15 @@ def capture(
     """
     import secrets
 
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {output.parent}")
+    if output is not None:
+        check_output(output)
     seed = secrets.randbelow(2**31) if seed is None else seed
     trace = captured(model, prompt, seed, steps, guidance)
-    if output is not None:
-        _write(output, trace)
     from scribblediffusion.gallery import Gallery
 
     run = Gallery(gallery).add(trace)
+    if output is not None:
+        write_picture(output, trace.pictures[0], prompt, seed)
     say(f"run {run.id} in {run.folder}")
     say(f"audit: {trace.audit}")
     say(f"seed {seed}")
@@ -170,12 +171,3 @@ def _call(
     if not isinstance(images, list) or not all(isinstance(i, Image.Image) for i in images):
         raise CaptureError(f"{type(pipe).__name__} gave no pictures; capture it with Python")
     return tuple(np.asarray(image.convert("RGB")) for image in images)
-
-
-def _write(path: Path, trace: AttentionTrace) -> None:
-    from PIL import Image
-
-    try:
-        Image.fromarray(trace.pictures[0]).save(path)
-    except ValueError:
-        raise InputError(f"--output {path}: the name must end in .png, .webp or .jpg") from None

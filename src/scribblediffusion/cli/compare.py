@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scribblediffusion.cli.explain import Ground
+from scribblediffusion.cli.pictures import check_output, write_picture
 from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, open_source
 from scribblediffusion.cli.terminal import say, show
-from scribblediffusion.errors import InputError
 
 if TYPE_CHECKING:
     from scribblediffusion.attention.trace import AttentionTrace
@@ -34,7 +35,7 @@ def compare(
     the word's share of the attention in both runs.
     """
     if output is not None:
-        _check(output)
+        check_output(output, (".png",))
     from scribblediffusion.analysis.difference import compare as compare_traces
 
     traces = tuple(open_source(named, gallery).trace for named in (first, second))
@@ -45,15 +46,10 @@ def compare(
     if output is not None:
         from scribblediffusion.view.comparison import comparison
 
-        comparison(found, traces[0], traces[1], ground=ground.value).save(output)
+        drawn = comparison(found, traces[0], traces[1], ground=ground.value)
+        prompt = _both(trace.prompt for trace in traces)
+        write_picture(output, drawn, prompt, _both(t.settings.get("seed", "") for t in traces))
         say(output)
-
-
-def _check(output: Path) -> None:
-    if output.suffix.lower() != ".png":
-        raise InputError(f"--output {output}: the name must end in .png")
-    if not output.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {output.parent}")
 
 
 def _settings(first: AttentionTrace, second: AttentionTrace) -> list[str]:
@@ -70,3 +66,8 @@ def _settings(first: AttentionTrace, second: AttentionTrace) -> list[str]:
 
 def _said(settings: Any, name: str) -> object:
     return settings.get(name, "not given")
+
+
+def _both(values: Iterable[object]) -> str:
+    """The values of two runs as one text."""
+    return " → ".join(dict.fromkeys(str(value) for value in values if value not in ("", None)))

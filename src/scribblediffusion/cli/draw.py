@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scribblediffusion.cli.painting import paint
+from scribblediffusion.cli.pictures import check_output, write_picture
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.errors import InputError, SketchError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from scribblediffusion.sketch import Sketch
 
 #: Seeds up to here, with those of 64 pictures after it, fit a database's integers.
 _LAST_SEED = 2**63 - 65
-_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def draw(
@@ -80,7 +78,7 @@ def draw(
     generators = dials.seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
-        _write(target, picture, prompt, seed + number)
+        write_picture(target, picture, prompt, seed + number)
         typer.echo(str(target))
     if trace is not None:
         from scribblediffusion.gallery import Gallery
@@ -112,24 +110,7 @@ def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Pa
     if output is None:
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
         output = Path(f"{'-'.join(words)[:40] or 'sketch'}-{seed}.png")
-    if output.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"--output {output}: the name must end in {', '.join(_SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise InputError(f"--output {output}: there is no folder {output.parent}")
+    check_output(output)
     if count == 1:
         return [output]
     return [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)]
-
-
-def _write(path: Path, picture: np.ndarray, prompt: str, seed: int) -> None:
-    """A picture file; PNGs carry prompt and seed as text."""
-    from PIL import Image, PngImagePlugin
-
-    image = Image.fromarray(picture)
-    if path.suffix.lower() != ".png":
-        image.save(path, quality=95)
-        return
-    about = PngImagePlugin.PngInfo()
-    about.add_itxt("prompt", prompt)
-    about.add_itxt("seed", str(seed))
-    image.save(path, pnginfo=about)

@@ -125,6 +125,10 @@ def explain(
     if kind is not View.text:
         with tempfile.TemporaryDirectory() as folder:
             made = _draw(visualizer, source, summary, subject, kind, Path(folder))
+            if made.suffix == ".png":
+                from scribblediffusion.gallery.content import label_png
+
+                label_png(made, source.trace.prompt, source.trace.settings.get("seed"))
             say(_keep(made, source, output))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,11 @@ from scribblediffusion.sketch import Sketch
 
 if TYPE_CHECKING:
     from scribblediffusion.attention.trace import AttentionTrace
+
+#: The pictures of a run, in order.
+IMAGES = re.compile(r"image(-\d+)?\.png")
+#: How every PNG file begins.
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def fill(
@@ -36,14 +43,11 @@ def fill(
         from scribblediffusion.attention.trace import AttentionTrace
 
         trace = AttentionTrace.load(place / TRACE)
-    if not said.get("prompt"):  # staged without one: the trace's own counts
-        said.pop("prompt", None)
-    record = record_of(trace) if trace is not None else {"prompt": "", "seed": None, "settings": {}}
-    merged = {**record["settings"], **said.pop("settings", {}), **plain(settings)}
-    record = {**record, **said, "settings": merged}
-    record["prompt"] = str(merged.get("prompt", record["prompt"]))
-    record["seed"] = merged.get("seed", record["seed"])
+    record = _merged(said, trace, plain(settings))
     label = record["prompt"], record["seed"]
+    for path in sorted(place.glob("*.png")):
+        if path.name in (SKETCH, MASK) or IMAGES.fullmatch(path.name):
+            label_png(path, *label)
     pictures = trace.pictures if trace is not None and picture is None else (picture,)
     for number, image in enumerate(pictures, 1):
         name = IMAGE if number == 1 else f"image-{number}.png"
@@ -53,6 +57,21 @@ def fill(
     if drawn is not None and not (place / SKETCH).is_file():
         record |= _write_sketch(place, drawn, *label)
     return record
+
+
+def _merged(
+    said: dict[str, Any], trace: AttentionTrace | None, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What a staged record, the trace and the settings say: the later of two where both do."""
+    if not said.get("prompt"):  # staged without one: the trace's own counts
+        said.pop("prompt", None)
+    record = record_of(trace) if trace is not None else {"prompt": "", "seed": None, "settings": {}}
+    own = said.pop("settings", None)
+    merged = {**record["settings"], **(own if isinstance(own, dict) else {}), **settings}
+    record = {**record, **said, "settings": merged}
+    for name in ("prompt", "seed"):  # None says nothing
+        record[name] = record[name] if merged.get(name) is None else merged[name]
+    return {**record, "prompt": str(record["prompt"])}
 
 
 def _write_sketch(
@@ -110,14 +129,33 @@ def record_of(trace: AttentionTrace) -> dict[str, Any]:
 
 def write_png(path: Path, image: Image.Image | np.ndarray, prompt: str, seed: object) -> None:
     """An image as PNG that carries the prompt and the seed as text."""
+    drawn = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    drawn.save(path, "PNG", pnginfo=_label(prompt, seed))
+
+
+def label_png(path: Path, prompt: str, seed: object) -> None:
+    """Put the prompt and the seed into a PNG that carries none; not a bit of its picture changes.
+
+    A file that is no PNG stays as it is.
+    """
+    whole = path.read_bytes()
+    before, head = whole.partition(b"IDAT")[0], 33  # signature and IHDR, which must come first
+    if not before.startswith(PNG) or re.search(rb"(iTXt|tEXt|zTXt)Prompt\0", before):
+        return
+    text = io.BytesIO()
+    for kind, data, _ in _label(prompt, seed).chunks:
+        PngImagePlugin.putchunk(text, kind, data)
+    path.write_bytes(whole[:head] + text.getvalue() + whole[head:])
+
+
+def _label(prompt: str, seed: object) -> PngImagePlugin.PngInfo:
     text = PngImagePlugin.PngInfo()
     told = {"Prompt": prompt, "Seed": "" if seed is None else str(seed)}
     for key, value in {**told, "Software": "ScribbleDiffusion"}.items():
         if value:
             readable = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
             text.add_itxt(key, readable)
-    drawn = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    drawn.save(path, "PNG", pnginfo=text)
+    return text
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -10,75 +10,45 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from scribblediffusion.errors import GalleryError
 from scribblediffusion.gallery import durable
 from scribblediffusion.gallery.run import DAY, FOLDER, Run
+from scribblediffusion.gallery.search import Query, words_of
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 NAME = ".index.sqlite"
-VERSION = 2
-#: A folder changed less than this many nanoseconds ago may change again within one stamp.
+VERSION = 3
+#: On a disk whose time stamps are the coarsest: how long they may stay the same, in nanoseconds.
 UNSETTLED = 2_000_000_000
+#: The largest number that SQLite takes.
+LARGEST = 2**63 - 1
 
+# A row for each folder. Of a run that was copied and has several, one is listed: first one whose
+# record can be read and that lies under its own day, not one that is stray.
 _SCHEMA = """
 create table if not exists runs (
-    id text primary key, day text not null, folder text not null, words text not null, seed text
+    listed integer not null, id text not null, folder text not null, day text not null,
+    stray integer not null, words text not null, seed text, primary key (listed, id, folder)
 ) without rowid;
 create index if not exists runs_of_day on runs (day);
 create index if not exists runs_of_seed on runs (seed);
-create index if not exists runs_of_words on runs (words);
 create table if not exists days (
     day text primary key, stamp integer not null, runs integer not null
 ) without rowid;
 """
-
-
-@dataclass(frozen=True)
-class Query:
-    """What to list.
-
-    Attributes:
-        words: each must begin a word of the prompt; letter case and accents do not matter.
-        first: smallest id, inclusive; ids begin with the time.
-        last: largest id, exclusive.
-        seed: the seed, or None for any.
-    """
-
-    words: tuple[str, ...] = ()
-    first: str | None = None
-    last: str | None = None
-    seed: int | None = None
-
-    def where(self) -> tuple[str, list[object]]:
-        """As SQL condition and its values."""
-        parts = ["instr(words, ?) > 0" for _ in self.words]
-        values: list[object] = [f" {word}" for word in self.words]
-        for condition, value in (
-            ("id >= ?", self.first),
-            ("id < ?", self.last),
-            ("seed = ?", None if self.seed is None else str(self.seed)),
-        ):
-            if value is not None:
-                parts.append(condition)
-                values.append(value)
-        return " and ".join(parts) or "1", values
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text as they are compared: no case, no accents, no punctuation."""
-    spread = unicodedata.normalize("NFKD", text.encode("utf-8", "replace").decode())
-    bare = "".join(c for c in spread if not unicodedata.combining(c))
-    return tuple(re.findall(r"\w+", bare.casefold()))
+_CHOOSE = """
+update runs set listed = folder = (
+    select folder from runs as one where one.listed in (0, 1) and one.id = runs.id
+    order by stray, folder limit 1
+) where listed in (0, 1) and id = ?
+"""
 
 
 class Index:
@@ -93,29 +63,46 @@ class Index:
         where, values = query.where()
 
         def look(database: sqlite3.Connection) -> tuple[tuple[Run, ...], int]:
-            count = f"select count(*) from runs where {where}"
-            rows = f"select id, folder from runs where {where} order by id desc limit ? offset ?"
+            count = f"select count(*) from runs where listed = 1 and {where}"
+            rows = (
+                f"select id, folder from runs where listed = 1 and {where} "
+                "order by id desc limit ? offset ?"
+            )
             (total,) = database.execute(count, values).fetchone()
-            found = database.execute(rows, [*values, limit, offset]).fetchall()
+            part = min(limit, LARGEST), min(offset, LARGEST)
+            found = database.execute(rows, [*values, *part]).fetchall()
             return tuple(self._read(*row) for row in found), total
 
         return self._with(look)
 
     def find(self, run_id: str) -> tuple[Run, ...]:
         """The runs whose id begins or ends with a text; at most two."""
+        if not (run_id.isascii() and run_id.isalnum()):
+            return ()
 
         def look(database: sqlite3.Connection) -> tuple[Run, ...]:
-            whole = "select id, folder from runs where id = ?"
-            rows = database.execute(whole, (run_id,)).fetchall()
+            listed = "select id, folder from runs where listed = 1"
             rows = (
-                rows
+                database.execute(f"{listed} and id = ?", (run_id,)).fetchall()
                 or database.execute(
-                    "select id, folder from runs where id between ? and ? or "
-                    "substr(id, -length(?)) = ? limit 2",
+                    f"{listed} and (id between ? and ? or substr(id, -length(?)) = ?) limit 2",
                     (run_id, run_id + "Z" * 26, run_id, run_id),
                 ).fetchall()
             )
             return tuple(self._read(*row) for row in rows)
+
+        return self._with(look)
+
+    def copied(self) -> dict[str, tuple[Run, ...]]:
+        """Every run that lies in several folders, by its id; the one that is listed first."""
+        several = "select id from runs where listed = 0"
+        rows = f"select id, folder from runs where id in ({several}) order by id, stray, folder"
+
+        def look(database: sqlite3.Connection) -> dict[str, tuple[Run, ...]]:
+            found = dict[str, tuple[Run, ...]]()
+            for run_id, folder in database.execute(rows):
+                found[run_id] = (*found.get(run_id, ()), self._read(run_id, folder))
+            return found
 
         return self._with(look)
 
@@ -175,7 +162,8 @@ class Index:
 
     def _update(self, database: sqlite3.Connection, *, settling: bool) -> None:
         """Read again the days whose folders have changed since they were last read."""
-        known = {day: stamp for day, stamp, _ in database.execute("select * from days")}
+        # A damaged file may hold values of any kind: as text they fit no folder.
+        known = {str(day): stamp for day, stamp, _ in database.execute("select * from days")}
         found = {
             entry.name: entry.stat().st_mtime_ns
             for entry in os.scandir(self._root)
@@ -191,27 +179,27 @@ class Index:
             os.utime(self._path)
             now = self._path.stat().st_mtime_ns
         for day in gone:
-            self._forget_day(database, day)
+            self._read_day(database, day, 0)
+            database.execute("delete from days where day = ?", (day,))
         for day in changed:
-            settled = now - found[day] > UNSETTLED
+            settled = now - found[day] > _unsettled(found[day])
             self._read_day(database, day, found[day] if settled else -1)
         database.execute("commit")
 
-    def _forget_day(self, database: sqlite3.Connection, day: str) -> None:
-        database.execute("delete from runs where day = ?", (day,))
-        database.execute("delete from days where day = ?", (day,))
-
     def _read_day(self, database: sqlite3.Connection, day: str, stamp: int) -> None:
-        known = {f for (f,) in database.execute("select folder from runs where day = ?", (day,))}
+        rows = database.execute("select folder from runs where day = ?", (day,))
+        known = {str(folder)[len(day) + 1 :] for (folder,) in rows}
         try:
-            names = os.listdir(self._root / day)
-        except FileNotFoundError:
-            names = []
-        present = {f"{day}/{name}" for name in names if FOLDER.fullmatch(name)}
-        gone, new = known - present, present - known
-        database.executemany("delete from runs where folder = ?", ((f,) for f in gone))
-        rows = self._rows(day, sorted(new))
-        database.executemany("insert or replace into runs values (?, ?, ?, ?, ?)", rows)
+            names = set(os.listdir(self._root / day))
+        except (FileNotFoundError, NotADirectoryError):
+            names = set[str]()
+        gone = [(day, f"{day}/{name}") for name in known - names]
+        new = sorted(f"{day}/{name}" for name in names - known if FOLDER.fullmatch(name))
+        database.executemany("delete from runs where day = ? and folder = ?", gone)
+        rows = self._rows(day, new)
+        database.executemany("insert into runs values (0, ?, ?, ?, ?, ?, ?)", rows)
+        touched = {folder[-26:] for folder in (*(folder for _, folder in gone), *new)}
+        database.executemany(_CHOOSE, ((run_id,) for run_id in touched))
         (runs,) = database.execute("select count(*) from runs where day = ?", (day,)).fetchone()
         database.execute("insert or replace into days values (?, ?, ?)", (day, stamp, runs))
 
@@ -219,9 +207,19 @@ class Index:
         for folder in folders:
             with contextlib.suppress(FileNotFoundError):
                 run = Run.read(self._root / folder)
-                seed = None if run.seed is None else str(run.seed)
+                stray = run.damaged or run.day != day
                 words = "".join(f" {word}" for word in words_of(run.prompt))
-                yield run.id, day, folder, words, seed
+                seed = None if run.seed is None else str(run.seed)
+                yield run.id, folder, day, int(stray), words, seed
+
+
+def _unsettled(stamp: int) -> int:
+    """For so many nanoseconds after a change, another change may get the same time stamp.
+
+    Disks that count whole seconds give stamps every two seconds at worst, all others with every
+    tick of the system's clock.
+    """
+    return UNSETTLED if stamp % 1_000_000_000 == 0 else UNSETTLED // 20
 
 
 class _Stale(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from scribblediffusion.errors import GalleryError
 
@@ -18,6 +20,9 @@ CHUNK = 1 << 20
 
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]*[A-Za-z0-9_-])?")
 _RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|COM\d|LPT\d)(?:\..*)?", re.IGNORECASE)
+
+#: An entry as `dump` writes it, wherever it stands in what is left of a manifest.
+_ENTRY = re.compile(r'"([^"]+)": \{\s*"size": (\d{1,18}),\s*"sha256": "([0-9a-f]{64})"\s*\}')
 
 
 @dataclass(frozen=True)
@@ -73,28 +78,50 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
     Raises:
         GalleryError: a link, or a name that could leave the folder on some system.
     """
+    for relative, path in _all(folder):
+        odd = _odd(relative, path)
+        if odd:
+            raise GalleryError(f"{str(path)!r} {odd}")
+        yield relative, path
+
+
+def _all(folder: Path) -> Iterator[tuple[str, Path]]:
+    """As `files`, with whatever else lies there, too."""
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted([*names, *folders]):
             path = Path(here, name)
-            if path.is_symlink():
-                raise GalleryError(f"{path} is a link; a run holds files only: copy it there")
             relative = path.relative_to(folder).as_posix()
-            if name.startswith(".") or relative == NAME or path.is_dir():
-                continue
-            if not is_safe(relative):
-                raise GalleryError(
-                    f"{relative!r} cannot be the name of a file in a run; "
-                    "use letters, digits, dots, hyphens and underscores"
-                )
-            yield relative, path
+            if path.is_symlink() or not (name.startswith(".") or relative == NAME or path.is_dir()):
+                yield relative, path
+
+
+def _odd(relative: str, path: Path) -> str | None:
+    """Why something cannot be a file of a run, or None."""
+    if path.is_symlink():
+        return "is a link; a run holds files only: copy it there"
+    if not is_safe(relative):
+        return (
+            "cannot be the name of a file in a run; "
+            "use letters, digits, dots, hyphens and underscores"
+        )
+    return None
 
 
 def dump(entries: Mapping[str, Entry]) -> bytes:
     """The manifest as it is written; it carries its own sha256."""
-    listed = {k: {"size": e.size, "sha256": e.sha256} for k, e in sorted(entries.items())}
-    own = hashlib.sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({"format": 1, "files": listed, "sha256": own}, indent=1) + "\n").encode()
+    listed = _listed(entries)
+    whole = {"format": 1, "files": listed, "sha256": _own(entries)}
+    return (json.dumps(whole, indent=1) + "\n").encode()
+
+
+def _listed(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    return {k: {"size": e.size, "sha256": e.sha256} for k, e in sorted(entries.items())}
+
+
+def _own(entries: Mapping[str, Entry]) -> str:
+    """The sha256 that a manifest with these entries carries."""
+    return hashlib.sha256(json.dumps(_listed(entries), sort_keys=True).encode()).hexdigest()
 
 
 def parse(content: bytes) -> dict[str, Entry]:
@@ -149,17 +176,58 @@ def wrong(path: Path, entry: Entry) -> str | None:
         return f"cannot be read: {error.strerror}"
 
 
+def same(folder: Path, other: Path) -> bool:
+    """Whether two runs were saved with the same files; not where a manifest is damaged."""
+    try:
+        return read(folder) == read(other)
+    except (GalleryError, OSError):
+        return False
+
+
 def verify(folder: Path, run: str) -> tuple[Damage, ...]:
     """Everything in a run's folder that is not as it was saved; empty if all is well."""
+    found: list[tuple[str, str | None]] = []
+    present = dict(_all(folder))
     try:
         entries = read(folder)
-        present = [name for name, _ in files(folder)]
-    except GalleryError as error:
-        return (Damage(run, NAME, str(error).removeprefix(f"{NAME} ")),)
-    except OSError as error:
-        return (Damage(run, NAME, f"cannot be read: {error.strerror}"),)
-    found = [(name, wrong(folder / name, entry)) for name, entry in entries.items()]
-    # Views are drawn on demand: one that is not listed (yet) is no damage.
-    strange = (n for n in present if n not in entries and not n.startswith("views/"))
-    found += [(name, "is not in the manifest") for name in strange]
-    return tuple(Damage(run, name, what) for name, what in found if what)
+        # Views are drawn on demand: one that is not listed (yet) is no damage.
+        strange = (n for n in present if n not in entries and not n.startswith("views/"))
+        found = [(name, wrong(folder / name, entry)) for name, entry in entries.items()]
+        found += [(name, "is not in the manifest") for name in strange]
+    except (GalleryError, OSError) as error:
+        read_error = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+        found = [(NAME, str(read_error).removeprefix(f"{NAME} ")), *_doubtful(folder, present)]
+    told = dict(found) | {name: odd for name, path in present.items() if (odd := _odd(name, path))}
+    return tuple(Damage(run, name, what) for name, what in told.items() if what)
+
+
+def _doubtful(folder: Path, present: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
+    """The files that do not fit what can still be read of a damaged manifest.
+
+    Its own sha256 tells whether it is the files that are as they were saved.
+    """
+    try:
+        content = (folder / NAME).read_bytes()
+    except OSError:
+        return
+    listed = {
+        name: Entry(int(size), sha256)
+        for name, size, sha256 in _ENTRY.findall(content.decode("utf-8", "replace"))
+        if is_safe(name)
+    }
+    if not listed:
+        return
+    doubts = {
+        name: f"{what}, unless {NAME} was altered there"
+        for name, entry in listed.items()
+        if (what := wrong(folder / name, entry))
+    }
+    unlisted = (n for n in present if n not in listed and n != NAME and not n.startswith("views/"))
+    doubts |= dict.fromkeys(unlisted, f"cannot be checked: {NAME} does not list it any more")
+    if not doubts:
+        return
+    with contextlib.suppress(OSError):
+        found = {name: digest(path) for name, path in present.items() if path.is_file()}
+        if _own(found).encode() in content:
+            return
+    yield from doubts.items()

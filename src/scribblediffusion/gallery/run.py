@@ -98,10 +98,12 @@ class Run:
         try:
             record = read_record(folder)
             created = datetime.fromisoformat(record["created"])
+            created = created if created.tzinfo else created.astimezone()
             seed = record.get("seed")
             number = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-            return cls(named[1], folder, created, str(record["prompt"]), number)
-        except (GalleryError, LookupError, ValueError, TypeError):
+            prompt = "" if record["prompt"] is None else str(record["prompt"])
+            return cls(named[1], folder, created, prompt, number)
+        except (GalleryError, LookupError, ValueError, TypeError, OverflowError):
             if not folder.is_dir():
                 raise FileNotFoundError(2, "no such run", str(folder)) from None
             return cls(named[1], folder, created_of(named[1]), damaged=True)
@@ -110,6 +112,11 @@ class Run:
     def name(self) -> str:
         """The folder relative to the gallery, with a slash."""
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def day(self) -> str:
+        """The day's folder that it belongs in: the date where it was made."""
+        return self.created.date().isoformat()
 
     @property
     def record(self) -> dict[str, Any]:

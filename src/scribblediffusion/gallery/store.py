@@ -12,23 +12,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
-from ulid import ULID
 
 from scribblediffusion.errors import GalleryError
-from scribblediffusion.gallery import archive, content, durable, manifest
-from scribblediffusion.gallery.index import Index, Query, words_of
+from scribblediffusion.gallery import archive, content, durable, manifest, staging
+from scribblediffusion.gallery.index import Index
 from scribblediffusion.gallery.manifest import Damage
 from scribblediffusion.gallery.run import (
-    DAY,
     FOLDER,
     RECORD,
     Run,
@@ -36,6 +31,7 @@ from scribblediffusion.gallery.run import (
     folder_name,
     new_id,
 )
+from scribblediffusion.gallery.search import Page, Query
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,48 +43,15 @@ if TYPE_CHECKING:
 #: Where the gallery is, if this environment variable is set.
 ENVIRONMENT = "SCRIBBLE_GALLERY"
 BIN = ".bin"
-STAGING = ".staging"
-#: Staged folders that nobody added are removed after so many seconds.
-STAGED_FOR = 7 * 24 * 3600
-#: A search takes no more words than this.
-MOST_WORDS = 100
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some of the runs that were asked for, newest first.
-
-    Attributes:
-        runs: the runs of this page.
-        number: which page, from 1.
-        size: how many runs a page holds.
-        total: how many runs there are on all pages.
-    """
-
-    runs: tuple[Run, ...]
-    number: int
-    size: int
-    total: int
-
-    @property
-    def pages(self) -> int:
-        """How many pages there are; at least 1."""
-        return max(1, -(-self.total // self.size))
-
-    def __iter__(self) -> Iterator[Run]:
-        return iter(self.runs)
-
-    def __len__(self) -> int:
-        return len(self.runs)
 
 
 def default_root() -> Path:
     """`$SCRIBBLE_GALLERY`, or else the place that the system keeps a user's data in."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(chosen).expanduser().absolute()
     return Path(platformdirs.user_data_dir("scribblediffusion", appauthor=False)) / "gallery"
 
 
@@ -105,7 +68,7 @@ class Gallery:
         if self.root.exists() and not self.root.is_dir():
             raise GalleryError(f"{self.root} is a file, not a gallery; name a folder")
         with contextlib.suppress(OSError):  # a gallery that may only be read is fine
-            durable.sweep(self.root)
+            self._sweep()
 
     def __repr__(self) -> str:
         return f"Gallery({str(self.root)!r})"
@@ -123,18 +86,14 @@ class Gallery:
             sketch_info: words about the sketch, kept too.
 
         Returns:
-            The folder. It is no run yet: unless it is added it is removed after a week.
+            The folder. It is no run yet: it is removed if it is not added, nor anything in it
+            changed, for a day.
 
         Raises:
             GalleryError: it cannot be made.
         """
-        run_id = new_id()
-        name = folder_name(run_id, prompt, created_of(run_id)).partition("/")[2]
-        folder = self.root / STAGING / name
         with durable.told_clearly("stage a run"):
-            folder.mkdir(parents=True)
-            content.write_record(folder, {"prompt": prompt, "sketch_info": sketch_info})
-        return folder
+            return staging.make(self.root, prompt, sketch_info)
 
     def add(
         self,
@@ -168,15 +127,13 @@ class Gallery:
         if staged is not None and not staged.is_dir():
             raise GalleryError(f"cannot add {staged}: it is no folder; use `stage` to make one")
         run_id = new_id()
-        with durable.told_clearly("save the run"):
+        with durable.told_clearly("save the run"), staging.in_use(self.root, staged):
             self._sweep()
             with durable.private_folder(self.root) as place:
                 if staged is not None:
                     content.copy(staged, place)
                 record = content.fill(place, trace, picture, sketch, settings or {})
                 run = self._publish(place, run_id, record)
-            if staged is not None and staged.absolute().parent == self.root / STAGING:
-                shutil.rmtree(staged, ignore_errors=True)
         return run
 
     def attach(self, run_id: str, path: str | os.PathLike[str], name: str | None = None) -> Path:
@@ -257,7 +214,8 @@ class Gallery:
         Args:
             page: which page, from 1.
             size: runs on a page.
-            words: only runs whose prompt has all of these words (or words that begin so).
+            words: only runs whose prompt has all of these words (or words that begin so), signs
+                and emoji included.
             since: only runs from this day or moment on, in local time unless it has a zone.
             until: only runs up to the end of this day, or before this moment.
             seed: only runs with this seed.
@@ -269,10 +227,7 @@ class Gallery:
             raise GalleryError(f"page {page} of {size} runs: both count from 1")
         if not self.root.is_dir():
             return Page((), page, size, 0)
-        wanted = tuple(dict.fromkeys(words_of(words)))
-        if len(wanted) > MOST_WORDS:
-            raise GalleryError(f"{len(wanted)} words to look for; give at most {MOST_WORDS}")
-        query = Query(wanted, _bound(since, 0), _bound(until, 1), seed)
+        query = Query.of(words, since, until, seed)
         with durable.told_clearly("list the gallery"):
             runs, total = self._index.page(query, size, (page - 1) * size)
         return Page(runs, page, size, total)
@@ -296,9 +251,20 @@ class Gallery:
     # --- look after -----------------------------------------------------------------------------
 
     def verify(self, run_id: str | None = None) -> tuple[Damage, ...]:
-        """Everything that is not as it was saved, in one run or in all; empty if all is well."""
+        """Everything that is not as it was saved, in one run or in all; empty if all is well.
+
+        A run that lies in several folders is listed once; the other folders are named here.
+        """
         runs = iter(self) if run_id is None else iter([self.get(run_id)])
-        return tuple(damage for run in runs for damage in manifest.verify(run.folder, run.id))
+        copied = self._index.copied() if self.root.is_dir() else {}
+        return tuple(
+            damage
+            for run in runs
+            for damage in (
+                *manifest.verify(run.folder, run.id),
+                *(d for copy in copied.get(run.id, ())[1:] for d in _copied(run, copy)),
+            )
+        )
 
     def rebuild(self) -> int:
         """Make the index anew from the folders; returns how many runs there are."""
@@ -306,7 +272,10 @@ class Gallery:
         return len(self)
 
     def delete(self, run_id: str) -> Path:
-        """Move a run to the bin; `restore` takes it out again. Returns where it is now."""
+        """Move a run to the bin; `restore` takes it out again. Returns where it is now.
+
+        Of a run that lies in several folders, the one that is listed; another is listed then.
+        """
         run = self.get(run_id)
         place = self.root / BIN / run.name
         if place.exists():  # deleted before, and imported again since
@@ -393,10 +362,10 @@ class Gallery:
                 raise GalleryError(f"cannot import {path}: its {RECORD} is none of a run")
             here = self._index.find(run.id)
             if here:
-                if manifest.read(here[0].folder) != manifest.read(run.folder):
+                if not manifest.same(here[0].folder, run.folder):
                     raise GalleryError(f"cannot import {path}: run {run.id} is here, but other")
                 return here[0]
-            target = self.root / _day_of(run) / run.folder.name
+            target = self.root / run.day / run.folder.name
             durable.publish(run.folder, target)
         return Run.read(target)
 
@@ -413,24 +382,13 @@ class Gallery:
         swept = durable.sweep(self.root)
         if swept:
             _log.info("removed what %d interrupted saves had left", swept)
-        with contextlib.suppress(OSError):
-            for folder in os.scandir(self.root / STAGING):
-                if time.time() - folder.stat().st_mtime > STAGED_FOR:
-                    shutil.rmtree(folder, ignore_errors=True)
+        staging.sweep(self.root)
 
 
-def _day_of(run: Run) -> str:
-    """The day's folder of an imported run: as it was where it was made."""
-    day = str(run.record.get("created"))[:10]
-    return day if DAY.fullmatch(day) else f"{created_of(run.id):%Y-%m-%d}"
-
-
-def _bound(moment: date | datetime | None, days: int) -> str | None:
-    """The smallest id of a moment; of a day, of its first moment, or of that of the next."""
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime):
-        start = datetime.combine(date.fromordinal(moment.toordinal() + days), datetime.min.time())
-        moment = start.astimezone()
-    milliseconds = min(max(0, round(1000 * moment.timestamp())), 2**48 - 1)
-    return str(ULID(milliseconds.to_bytes(6, "big") + bytes(10)))
+def _copied(run: Run, copy: Run) -> Iterator[Damage]:
+    """What is wrong with having a run in a second folder, and with what lies in that."""
+    same = manifest.same(run.folder, copy.folder)
+    how = "with the same files" if same else "with other files"
+    yield Damage(run.id, copy.name, f"is this run once more, {how}: move one of the two away")
+    for damage in manifest.verify(copy.folder, run.id):
+        yield Damage(run.id, f"{copy.name}/{damage.file}", damage.what)
