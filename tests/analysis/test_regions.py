@@ -1,5 +1,7 @@
 """Drawn cases with known answers, at several widths and directions."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -107,6 +109,65 @@ def test_cross_hatching_in_any_two_directions(spacing, first, second):
             cx, cy = 128 + k * spacing * nx, 128 + k * spacing * ny
             lines.append([(cx - 90 * x, cy - 90 * y), (cx + 90 * x, cy + 90 * y)])
     assert str(described(draw(*lines, width=2))).startswith("centre: dense cross-hatching")
+
+
+def grid(every, width=1):
+    ink = np.zeros((256, 256), np.float32)
+    for start in range(width):
+        ink[start::every] = ink[:, start::every] = 1
+    return ink
+
+
+def squares(side):
+    row, column = np.indices((256, 256)) // side
+    return ((row + column) % 2).astype(np.float32)
+
+
+def speckled(share):
+    return (np.random.default_rng(0).random((256, 256)) < share).astype(np.float32)
+
+
+DENSE = {
+    "grid 16": (lambda: grid(16, 2), "dense cross-hatching"),
+    "grid 12": (lambda: grid(12, 2), "dense cross-hatching"),
+    "grid 8": (lambda: grid(8, 2), "dense cross-hatching"),
+    "grid 6": (lambda: grid(6), "dense cross-hatching"),
+    "grid 5": (lambda: grid(5), "dense cross-hatching"),
+    "squares 8": (lambda: squares(8), "dense cross-hatching"),
+    "squares 4": (lambda: squares(4), "dense cross-hatching"),
+    "dots": (lambda: np.outer(*[np.arange(256) % 4 == 0] * 2).astype(float), "many dots"),
+    "lines": (lambda: np.tile(np.arange(256) % 4 == 0, (256, 1)).astype(float),
+              "dense hatching, vertical lines"),
+    "5 %": (lambda: speckled(0.05), "many dots"),
+    "30 %": (lambda: speckled(0.3), "dense scribbling"),
+    "50 %": (lambda: speckled(0.5), "dense scribbling"),
+    "60 %": (lambda: speckled(0.6), "dense scribbling"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_the_densest_drawings_are_described_at_once(name):
+    made, words = DENSE[name]
+    ink, begin = made(), time.process_time()
+    found = describe_regions(ink)
+    assert time.process_time() - begin < 1.5  # a fifth of it, on a machine with nothing else to do
+    told = [words in str(d) for d in found]
+    assert np.mean(told) > 0.9
+    assert told[REGIONS.index(CENTRE)]
+
+
+def test_a_line_that_runs_into_a_thicket_has_no_end_there():
+    ink = draw([(10, 200), (128, 200)])
+    ink[160:250, 128:240] = speckled(0.4)[160:250, 128:240]
+    assert described(ink, Region(8, 6, 2)).kinds == ("straight line",)
+    assert described(ink, Region(8, 6, 5)).what.startswith("dense scribbling")
+
+
+def test_ten_of_a_kind_are_a_number():
+    lines = [[(10 + 12 * i, 20 + 40 * row), (10 + 12 * i, 40 + 40 * row)]
+             for i in range(5) for row in range(2)]  # fmt: skip
+    found = described(draw(*lines, width=2), Region(2, 0, 0))
+    assert found.what.startswith("10 straight vertical lines")
 
 
 def test_scribbling_in_all_directions_is_told_from_hatching():

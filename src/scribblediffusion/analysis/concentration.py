@@ -193,14 +193,21 @@ def acted_in_words(heat: Array) -> str:
     """Where in the picture a map `[H, W]` is highest, in words.
 
     Raises:
-        SettingError: it is not one map.
+        SettingError: it is not one map of finite numbers, 0 or more.
     """
     heat = np.asarray(heat)
-    if heat.ndim != 2:
-        raise SettingError(f"attention map of shape {heat.shape}: give one map [H, W]")
+    if heat.ndim != 2 or not heat.size or heat.dtype.kind not in "buif":
+        raise SettingError(
+            f"attention map of {heat.dtype} and shape {heat.shape}: give one map [H, W] of numbers"
+        )
+    if not np.isfinite(heat).all() or heat.min() < 0:
+        raise SettingError(
+            f"attention map from {heat.min():g} to {heat.max():g}: attention is finite and never "
+            "negative; give a map as `trace.word` or `trace.region` returns it"
+        )
     if not heat.any():
         return "it acted nowhere"
-    shape = Shape.of(heat)
+    shape = Shape.of(heat / heat.max())
     x, y = shape.peak_at
     place = place_in_words(Region(3, int(y * 3), int(x * 3)))
     return f"acted most in the {place} of the picture, {shape.peak:.1f} times the even share"

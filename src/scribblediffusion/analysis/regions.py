@@ -15,15 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from scribblediffusion.analysis.hatching import Box, Texture, direction_of, inside
+from scribblediffusion.analysis.indexed import Indexed, Loop
 from scribblediffusion.analysis.skeleton import Path
-from scribblediffusion.analysis.strokes import (
-    THRESHOLD,
-    Crossing,
-    Hole,
-    Strokes,
-    numbered,
-    read_strokes,
-)
+from scribblediffusion.analysis.strokes import THRESHOLD, Crossing, numbered, read_strokes
 from scribblediffusion.attention.resample import resize
 from scribblediffusion.errors import SketchError
 from scribblediffusion.sketch import REGIONS, SIZE, Region
@@ -41,8 +35,8 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 #: A piece of stroke shorter than this says nothing about its shape.
 SHORT = 6.0
-_COMPASS = ("right", "down and right", "down", "down and left",
-            "left", "up and left", "up", "up and right")  # fmt: skip
+_COMPASS = ("right", "to the lower right", "down", "to the lower left",
+            "left", "to the upper left", "up", "to the upper right")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,8 +126,8 @@ def describe_regions(
     Raises:
         SketchError: the array is not a square drawing with values from 0 to 1.
     """
-    strokes = read_strokes(_checked(ink))
-    texture = Texture(strokes)
+    strokes = Indexed(read_strokes(_checked(ink)))
+    texture = Texture(strokes.strokes)
     return tuple(_describe(region, strokes, texture) for region in regions)
 
 
@@ -154,52 +148,54 @@ def _checked(ink: Array) -> Array:
     return ink
 
 
-def _describe(region: Region, strokes: Strokes, texture: Texture) -> RegionDescription:
-    box = region.box(strokes.ink.shape[0])
+def _describe(region: Region, strokes: Indexed, texture: Texture) -> RegionDescription:
+    sheet = strokes.strokes.ink
+    box = region.box(sheet.shape[0])
     left, top, right, bottom = box
-    ink = float(strokes.ink[top:bottom, left:right].mean())
+    part = sheet[top:bottom, left:right]
     features = sorted(_features(box, strokes, texture), key=lambda f: KINDS.index(f.kind))
-    touched = bool((strokes.ink[top:bottom, left:right] > THRESHOLD).any())
-    return RegionDescription(region, ink, tuple(features), touched)
+    touched = bool((part > THRESHOLD).any())
+    return RegionDescription(region, float(part.mean()), tuple(features), touched)
 
 
 # --- what there is in a box ------------------------------------------------------------------
 
 
-def _features(box: Box, strokes: Strokes, texture: Texture) -> Iterator[Feature]:
+def _features(box: Box, strokes: Indexed, texture: Texture) -> Iterator[Feature]:
     hatching = texture.within(box)
     if hatching:
         yield Feature("hatching", hatching, hatching)
         return
+    found = strokes.strokes
     told: set[int] = set()  # paths that a shape with a name of its own has told of
-    for blob in strokes.blobs:
+    for blob in found.blobs:
         share = inside(blob.pixels, box).sum()
         if share > 0.5 * len(blob.pixels) or share > 0.5 * _area(box):
             yield Feature("filled", "a filled area", "filled areas")
-            told |= _paths_in(blob.pixels, strokes, box)
-    for hole in strokes.holes:
-        if inside(hole.pixels, box).mean() > 0.9:
-            yield _closed(hole)
-            told |= hole.paths
-    for crossing in strokes.crossings:
+            told |= strokes.covered(blob.pixels, box)
+    for loop in map(strokes.loop, strokes.holes(box)):
+        yield _closed(loop)
+        told |= loop.paths
+    for crossing in found.crossings:
         if _has(box, crossing.x, crossing.y) and not crossing.paths <= told:
             yield _crossing(crossing)
             told |= crossing.paths
-    for corner in strokes.corners:
+    bent = {c.path for c in found.corners if _has(box, c.x, c.y)}
+    for corner in found.corners:
         if _has(box, corner.x, corner.y) and corner.path not in told:
             yield _corner(corner.angle)
             # Of a path with a corner here, the straight arms need no telling.
-    bent = {c.path for c in strokes.corners if _has(box, c.x, c.y)}
     yield from _lines(box, strokes, told, bent)
 
 
-def _lines(box: Box, strokes: Strokes, told: set[int], bent: set[int]) -> Iterator[Feature]:
-    for i, path in enumerate(strokes.paths):
-        ends = [e for e in strokes.ends if e.path == i and _has(box, e.x, e.y)]
+def _lines(box: Box, strokes: Indexed, told: set[int], bent: set[int]) -> Iterator[Feature]:
+    for i in strokes.paths(box):
         if i in told:
             continue
-        runs = [] if i in bent else [r for r in _runs(path, box) if _length(r) >= SHORT]
-        yield from map(_line, runs)
+        path, at = strokes.strokes.paths[i], strokes.ends(i)
+        ends = [end for end in at if _has(box, *end)]
+        if i not in bent and len(path.points) > SHORT / 2:
+            yield from map(_line, (r for r in _runs(path, box) if _length(r) >= SHORT))
         if len(ends) == 1:
             yield Feature("end", "an end", "ends")
         if len(path.points) < SHORT and (len(ends) == 2 or len(path.points) == 1):
@@ -208,12 +204,12 @@ def _lines(box: Box, strokes: Strokes, told: set[int], bent: set[int]) -> Iterat
                 yield Feature("dot", "a dot", "dots")
 
 
-def _closed(hole: Hole) -> Feature:
+def _closed(loop: Loop) -> Feature:
     # Small rings: their few pixels turn sharply somewhere, but no square is as round as that.
-    if hole.roundness > (0.86 if hole.corners == 0 else 0.94) and hole.corners < 4:
+    if loop.roundness > (0.86 if loop.corners == 0 else 0.94) and loop.corners < 4:
         shape = "closed round shape"
-    elif hole.corners in (3, 4):
-        shape = f"closed shape with {('three', 'four')[hole.corners - 3]} corners"
+    elif loop.corners in (3, 4):
+        shape = f"closed shape with {('three', 'four')[loop.corners - 3]} corners"
     else:
         shape = "closed shape"
     return Feature("closed shape", f"a {shape}", shape.replace("shape", "shapes", 1))
@@ -282,18 +278,6 @@ def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _paths_in(pixels: Array, strokes: Strokes, box: Box) -> set[int]:
-    """Paths of which most of the part within the box runs through these pixels."""
-    page = np.zeros(strokes.ink.shape, dtype=bool)
-    page[pixels[:, 1], pixels[:, 0]] = True
-    found = set()
-    for i, path in enumerate(strokes.paths):
-        at = path.points[inside(path.points, box)].round().astype(int)
-        if len(at) and page[at[:, 1], at[:, 0]].mean() > 0.5:
-            found.add(i)
-    return found
-
-
 def _runs(path: Path, box: Box) -> list[Array]:
     """The unbroken pieces of a path within a box."""
     within = inside(path.points, box)
@@ -327,4 +311,4 @@ def _joined(features: Sequence[Feature], most: int = 3) -> str:
 
 def _number(n: int) -> str:
     words = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
-    return words[n - 2] if n < 11 else str(n)
+    return words[n - 2] if n < len(words) + 2 else str(n)

@@ -18,6 +18,7 @@ from scribblediffusion.analysis.skeleton import (
     Graph,
     Path,
     Pixel,
+    degrees,
     graph_of,
     opening,
     overlap,
@@ -31,6 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 THRESHOLD = 0.3
 #: Enclosed paper of fewer pixels than this is a gap in the ink.
 LEAST_HOLE = 12
+#: More ends and crossings than this in a window of 33 × 33 pixels are a thicket.
+KNOTS = 16
 
 
 @dataclass(frozen=True)
@@ -69,21 +72,15 @@ class Corner:
     path: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hole:
     """Paper that ink encloses on all sides.
 
     Attributes:
         pixels: `[n, 2]` (x, y).
-        roundness: 4π·area / perimeter²: near 1 for a circle, 0.79 for a square.
-        corners: sharp turns of the strokes around it.
-        paths: the paths around it.
     """
 
     pixels: Array
-    roundness: float
-    corners: int
-    paths: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,26 @@ class Blob:
 
 @dataclass(frozen=True)
 class Strokes:
-    """Everything that was found in one drawing."""
+    """Everything that was found in one drawing.
+
+    In a thicket, strokes meet or end so often that they are no lines that an eye could follow; its
+    strokes are not followed here either, so that what else is found costs little.
+
+    Attributes:
+        ink: the drawing.
+        skeleton: `[H, W]` bool, the strokes thinned to lines, those of thickets included.
+        thicket: `[H, W]` bool, where the drawing is a thicket.
+        paths: the strokes.
+        ends: where they end.
+        crossings: where they meet.
+        corners: where they turn sharply.
+        holes: what they enclose.
+        blobs: what is too wide for a stroke.
+    """
 
     ink: Array
+    skeleton: Array
+    thicket: Array
     paths: tuple[Path, ...]
     ends: tuple[End, ...]
     crossings: tuple[Crossing, ...]
@@ -121,14 +135,28 @@ def read_strokes(ink: Array, threshold: float = THRESHOLD) -> Strokes:
     """
     drawn = _without_pinholes(np.asarray(ink, dtype=np.float32) > threshold)
     depth = _depth(drawn)
-    blobs = _blobs(drawn, depth)
-    graph = pruned(graph_of(skeletonize(drawn)), depth)
+    skeleton = skeletonize(drawn)
+    thicket = _thicket(skeleton)
+    graph = pruned(graph_of(skeleton & ~thicket), depth)
     paths, touching, nodes = paths_of(graph)
-    crossings = _crossings(paths, touching, graph, nodes, depth)
-    corners = tuple(c for i, path in enumerate(paths) for c in _corners(i, path, depth))
-    ends = tuple(_ends(paths, touching, nodes))
-    holes = _holes(drawn, paths, corners)
-    return Strokes(np.asarray(ink, np.float32), paths, ends, crossings, corners, holes, blobs)
+    return Strokes(
+        ink=np.asarray(ink, np.float32),
+        skeleton=skeleton,
+        thicket=thicket,
+        paths=paths,
+        ends=tuple(_ends(paths, touching, nodes, skeleton & thicket)),
+        crossings=_crossings(paths, touching, graph, nodes, depth),
+        corners=tuple(c for i, path in enumerate(paths) for c in _corners(i, path, depth)),
+        holes=_holes(drawn, thicket),
+        blobs=_blobs(drawn, depth),
+    )
+
+
+def _thicket(skeleton: Array) -> Array:
+    """Where ends and crossings crowd, in a window of 33 pixels."""
+    knots = (skeleton & (degrees(skeleton) != 2)).astype(np.float64)
+    crowd = np.asarray(ndimage.uniform_filter(knots, 33, mode="reflect"))
+    return crowd * 33**2 > KNOTS
 
 
 def numbered(found: Array) -> tuple[Array, int]:
@@ -159,12 +187,16 @@ def _depth(drawn: Array) -> Array:
     return distances(drawn)
 
 
-def _ends(paths: tuple[Path, ...], chains: list[list[Pixel]], nodes: set[Pixel]) -> Iterator[End]:
+def _ends(
+    paths: tuple[Path, ...], chains: list[list[Pixel]], nodes: set[Pixel], beyond: Array
+) -> Iterator[End]:
+    """Free ends; a path that goes on `beyond` what is followed has none there."""
+    on = ndimage.binary_dilation(beyond, np.ones((3, 3))) if beyond.any() else beyond
     for i, (path, chain) in enumerate(zip(paths, chains, strict=True)):
         if path.closed or len(chain) < 2:
             continue
         for at in (0, -1):
-            if chain[at] not in nodes:
+            if chain[at] not in nodes and not on[chain[at]]:
                 yield End(*path.points[at].tolist(), path=i)
 
 
@@ -176,8 +208,15 @@ def _crossings(
     depth: Array,
 ) -> tuple[Crossing, ...]:
     """Crossing pixels that touch, or that a link inside the ink's overlap joins, are one."""
-    groups = _grouped(chains, graph, nodes, depth)
-    return tuple(c for group in groups if (c := _crossing(group, paths, chains)) is not None)
+    touching: dict[Pixel, set[int]] = {node: set() for node in nodes}
+    for i, chain in enumerate(chains):
+        for at in nodes.intersection((chain[0], chain[-1])):
+            touching[at].add(i)
+    found = []
+    for group in _grouped(chains, graph, nodes, depth):
+        meeting = sorted(set().union(*(touching[node] for node in group)))
+        found.append(_crossing(group, meeting, paths, chains))
+    return tuple(c for c in found if c is not None)
 
 
 def _grouped(
@@ -207,11 +246,12 @@ def _grouped(
 
 
 def _crossing(
-    group: set[Pixel], paths: tuple[Path, ...], chains: list[list[Pixel]]
+    group: set[Pixel], candidates: list[int], paths: tuple[Path, ...], chains: list[list[Pixel]]
 ) -> Crossing | None:
     centre = np.mean([(c, r) for r, c in group], axis=0)
     directions, meeting = [], set()
-    for i, chain in enumerate(chains):
+    for i in candidates:
+        chain = chains[i]
         at_start, at_end = chain[0] in group, chain[-1] in group
         if at_start and at_end and _is_link(chain, paths[i]):
             meeting.add(i)
@@ -240,6 +280,8 @@ def _corners(index: int, path: Path, depth: Array) -> Iterator[Corner]:
     Over twice the distance a circle turns twice as far, and a corner no further: a corner's turn
     over `near` pixels exceeds what the turn over `far` would give on a circle.
     """
+    if len(path.points) < 13 or _straight(path):  # too short for the turns below, or none
+        return
     at = path.points.round().astype(int)
     near = max(5, round(1.3 * float(np.median(depth[at[:, 1], at[:, 0]]))))
     far = 2 * near
@@ -261,6 +303,14 @@ def _corners(index: int, path: Path, depth: Array) -> Iterator[Corner]:
         yield Corner(x, y, float(wide[where].max()), index)
 
 
+def _straight(path: Path) -> bool:
+    """No point is as far from the line between the ends as a corner would be."""
+    chord = path.points[-1] - path.points[0]
+    x, y = (path.points - path.points[0]).T
+    away = np.abs(x * chord[1] - y * chord[0]).max()
+    return not path.closed and bool(away < 1.2 * np.hypot(*chord))
+
+
 def _turns(path: Path, reach: int) -> tuple[Array, Array]:
     """`[n]` the turn in degrees between the points before each point and those after, up to
     `reach` pixels on either side; and `[n]` how many pixels that was in all.
@@ -280,59 +330,19 @@ def _turns(path: Path, reach: int) -> tuple[Array, Array]:
     return turn, span
 
 
-def _holes(drawn: Array, paths: tuple[Path, ...], corners: tuple[Corner, ...]) -> tuple[Hole, ...]:
-    """Patches of paper that do not reach the picture's border."""
+def _holes(drawn: Array, thicket: Array) -> tuple[Hole, ...]:
+    """Patches of paper that do not reach the picture's border; in a thicket they are no shapes."""
     label, count = numbered(~drawn)
     edge = set(np.unique(np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])))
     holes = []
     for i, box in enumerate(ndimage.find_objects(label, count), start=1):
-        inside = label[box] == i
-        if i not in edge:
-            holes.append(_hole(inside, box, drawn.shape, paths, corners))
+        if i in edge:
+            continue
+        pixels = np.argwhere(label[box] == i)[:, ::-1] + (box[1].start, box[0].start)
+        x, y = pixels.mean(axis=0).round().astype(int)
+        if not thicket[y, x]:
+            holes.append(Hole(pixels))
     return tuple(holes)
-
-
-def _hole(
-    inside: Array,
-    box: tuple[slice, ...],
-    shape: tuple[int, ...],
-    paths: tuple[Path, ...],
-    corners: tuple[Corner, ...],
-) -> Hole:
-    from skimage.measure import perimeter_crofton
-
-    pixels = np.argwhere(inside)[:, ::-1] + (box[1].start, box[0].start)
-    away = _away_from(inside, box, shape)
-    around = frozenset(np.flatnonzero(_near(away, paths)).tolist())
-    # A drawn loop is only a few pixels of stroke away from its hole.
-    turns = sum(c.path in around and away[round(c.y), round(c.x)] < 8 for c in corners)
-    length = float(perimeter_crofton(np.pad(inside, 1), directions=4))
-    roundness = min(1.0, 4 * np.pi * len(pixels) / length**2)
-    return Hole(pixels, roundness, turns, around)
-
-
-def _away_from(inside: Array, box: tuple[slice, ...], shape: tuple[int, ...]) -> Array:
-    """`shape` distances from the pixels of `inside`, measured up to 10 px around it, then 99."""
-    reach = 10
-    near = tuple(
-        slice(max(0, b.start - reach), min(n, b.stop + reach))
-        for b, n in zip(box, shape, strict=True)
-    )
-    page = np.ones(shape, dtype=bool)
-    page[box] = ~inside
-    away = np.full(shape, 99.0)
-    away[near] = distances(page[near])
-    return away
-
-
-def _near(away: Array, paths: tuple[Path, ...], reach: float = 8.0) -> Array:
-    """`[paths]` whether most of each path's points are within reach."""
-    if not paths:
-        return np.zeros(0, dtype=bool)
-    at = np.concatenate([path.points for path in paths]).round().astype(int)
-    lengths = np.array([len(path.points) for path in paths])
-    close = (away[at[:, 1], at[:, 0]] < reach).astype(int)
-    return np.add.reduceat(close, np.cumsum(lengths) - lengths) > lengths / 2
 
 
 def _blobs(drawn: Array, depth: Array, least: float = 11.0) -> tuple[Blob, ...]:

@@ -43,6 +43,11 @@ class RunSummary(Printed):
     ink: Array | None
 
     @property
+    def drawing(self) -> Array | None:
+        """The drawing as a picture, uint8 `[H, W]`, dark on light; None without one."""
+        return None if self.ink is None else ((1 - self.ink) * 255).round().astype(np.uint8)
+
+    @property
     def leading_word(self) -> Subject | None:
         """The word whose map is the most pointed: the highest peak in even shares.
 
