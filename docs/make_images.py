@@ -29,6 +29,7 @@ from scribblediffusion.view.comparison import comparison
 from scribblediffusion.view.evolution import Evolution
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, save_figure
 from scribblediffusion.view.heatmap import as_image, blended, colour_bar
+from scribblediffusion.view.typeset import width as text_width
 from scribblediffusion.view.typeset import write
 
 HERE = Path(__file__).parent
@@ -80,9 +81,10 @@ def _row(
         page.paste(image, (x, y))
         write(draw, (x, y + _SIDE + 8), caption, 18, colours.muted, room=_SIDE)
     left = _MARGIN + 2 * (_SIDE + _GAP)
-    bar = (left + _SIDE + _GAP, y + _SIDE + 38)
-    colour_bar(page, bar, page.width - _MARGIN - bar[0], scale, "inferno", colours, 15)
-    write(draw, (left, bar[1] - 2), scale.unit, 15, colours.muted, room=_SIDE)
+    bar, end = (left, y + _SIDE + 42), page.width - _MARGIN
+    length = end - left - round(text_width(scale.unit, 15)) - 12
+    colour_bar(page, bar, length, scale, "inferno", colours, 15)
+    write(draw, (end, bar[1] - 3), scale.unit, 15, colours.muted, anchor="ra")
 
 
 def main(folder: Path) -> None:

@@ -62,13 +62,40 @@ def test_sketch_tokens_are_described_from_the_drawing(visualizer, trace):
     )
     assert visualizer.get_sketch_feature_description(77) == "upper left: no ink"
     assert "acted nowhere" in visualizer.get_sketch_feature_description(77, heat * 0)
-    for wrong in (-1, 0, 76, 154):
-        with pytest.raises(SettingError, match="77 to 153"):
+    for wrong in (-1, 154, 100.0, "80", None, True):
+        with pytest.raises(SettingError, match="0 to 153"):
             visualizer.get_sketch_feature_description(wrong)
-    with pytest.raises(SettingError, match="one map"):
-        visualizer.get_sketch_feature_description(77, np.zeros((2, 3, 4)))
+    assert visualizer.get_sketch_feature_description(np.int64(153), None, trace.sketch) == text
     with pytest.raises(SketchError):
         visualizer.get_sketch_feature_description(77, None, np.full((4, 4), np.nan))
+
+
+def test_every_token_has_a_true_sentence_text_tokens_too(visualizer, trace):
+    heat = trace.word("kite")
+    said = [visualizer.get_sketch_feature_description(n, heat, trace.sketch) for n in range(154)]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert min(row, column) > 2 * 32 / 3 - 1
+    acted = f"acted most in the lower right of the picture, {heat.max() * heat.size:.1f} times"
+    assert all(acted in one for one in said)
+    assert said[5].startswith("token 5: a text token, with no place in the sketch; ")
+    assert [n for n, one in enumerate(said) if "text token" in one] == list(range(77))
+    alone = visualizer.get_sketch_feature_description(76)
+    assert alone == "token 76: a text token, with no place in the sketch"
+
+
+@pytest.mark.parametrize(
+    "map_",
+    [np.full((4, 4), np.inf), np.full((4, 4), np.nan), np.array([[0.1, -0.2]]), np.zeros((0, 0)),
+     np.zeros((2, 3, 4)), np.array([["a"]]), np.array([[1j]])],
+)  # fmt: skip
+def test_what_is_no_map_is_refused_by_name(visualizer, map_):
+    with pytest.raises(SettingError, match="attention map"):
+        visualizer.get_sketch_feature_description(100, map_)
+
+
+def test_huge_values_are_no_trouble(visualizer):
+    text = visualizer.get_sketch_feature_description(100, np.full((4, 4), 1e308))
+    assert text.endswith("1.0 times the even share")
 
 
 def test_asked_twice_is_drawn_once(visualizer, short, tmp_path, monkeypatch):
@@ -131,6 +158,72 @@ def test_words_regions_and_keys_have_files_of_their_own(visualizer, short, tmp_p
             assert image.n_frames == 3
     with pytest.raises(UnknownWordError, match="kite"):
         visualizer.create_evolution_gif(short, PROMPT, None, tmp_path, word="dragon")
+
+
+def test_phrases_that_begin_alike_have_files_of_their_own(visualizer, tmp_path):
+    tokens = [*(f"extraordinary{i}" for i in range(7)), "[SEP]"]
+    weights = np.random.default_rng(0).random((2, 1, 1, 8, 4, 4))
+    trace = AttentionTrace.from_arrays(
+        {"l": weights / weights.sum(axis=3, keepdims=True)}, tokens=tokens
+    )
+    paths = [
+        visualizer.create_evolution_gif(
+            trace, "", None, tmp_path, word=" ".join(tokens[:n]), style=EvolutionStyle(panel=96)
+        )
+        for n in (3, 4, 5, 6, 7)
+    ]
+    assert len(set(paths)) == len({path.read_bytes() for path in paths}) == 5
+    assert max(len(path.name) for path in paths) < 100
+
+
+def test_the_analysis_says_its_prompt_and_seed_as_text(visualizer, short, tmp_path):
+    made = visualizer.create_comprehensive_analysis(short, PROMPT, None, tmp_path)
+    kept = visualizer.process_attention_for_web(short, PROMPT, None).analysis_path
+    for path in (made, kept):
+        with Image.open(path) as image:
+            assert (image.text["Prompt"], image.text["Seed"]) == (PROMPT, "7")
+    assert [p.name for p in tmp_path.glob("*.png")] == ["analysis.png"]
+    assert not list(tmp_path.glob(".analysis-*"))
+
+
+def test_the_drawing_over_a_map_is_the_traces_or_the_one_given_or_an_error(visualizer, short):
+    bare = dataclasses.replace(short, sketch=None)
+    plain = np.asarray(visualizer.heat_map(short, "kite", size=128))
+    own = np.asarray(visualizer.heat_map(short, "kite", size=128, sketch=True))
+    given = np.asarray(visualizer.heat_map(bare, "kite", size=128, sketch=short.sketch))
+    assert np.abs(own.astype(int) - plain).max() > 100
+    assert np.abs(own.astype(int) - given).mean() < 1
+    with pytest.raises(SketchError, match="holds no sketch"):
+        visualizer.heat_map(bare, "kite", sketch=True)
+
+
+@pytest.mark.parametrize("data", [{"a": np.ones((2, 2))}, np.ones((2, 2)), None, "", 3, b"x"])
+def test_what_is_no_trace_is_refused_and_told_what_to_give(visualizer, data, tmp_path):
+    for ask in (
+        lambda: visualizer.summary(data),
+        lambda: visualizer.heat_map(data),
+        lambda: visualizer.create_evolution_gif(data, "", None, tmp_path),
+        lambda: visualizer.create_comprehensive_analysis(data, "", None, tmp_path),
+        lambda: visualizer.process_attention_for_web(data, "", None),
+    ):
+        with pytest.raises(SettingError, match=r"AttentionTrace\.from_arrays"):
+            ask()
+
+
+@pytest.mark.parametrize("drawing", [None, "own"])
+def test_a_run_of_the_gallery_is_kept_once(visualizer, short, drawing):
+    run = visualizer.gallery.add(short)
+    drawing = drawing and short.sketch
+    for data in (run, run.folder, run.folder / "trace.safetensors"):
+        by = AttentionVisualizer(visualizer.root)
+        view = by.process_attention_for_web(data, PROMPT, drawing)
+        assert view.gallery["id"] == run.id
+        assert view.gif_path.parent == view.analysis_path.parent == run.folder / "views"
+    assert len(visualizer.gallery) == 1
+    assert visualizer.gallery.verify() == ()
+    other = visualizer.process_attention_for_web(run, PROMPT, short.sketch[:, ::-1])
+    assert other.gallery["id"] != run.id
+    assert len(visualizer.gallery) == 2
 
 
 def test_the_analysis_comes_in_every_format(visualizer, short, tmp_path):

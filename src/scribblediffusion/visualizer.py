@@ -5,17 +5,20 @@
     visualizer.create_evolution_gif(trace, "a red apple", "apple.png", folder, word="apple")
     visualizer.create_comprehensive_analysis(trace, "a red apple", "apple.png", folder)
 
-`attention_data` is a trace, or the path of one that `trace.save` wrote, or a run's folder: no model
-is needed. Where there is no such file, every method raises `FileNotFoundError`.
+`attention_data` is a trace, or the path of one that `trace.save` wrote, or a run of the gallery or
+its folder: no model is needed. Where there is no such file, every method raises
+`FileNotFoundError`; anything else is a `SettingError` that says what to give.
 Nothing is drawn until it is asked for, and what is asked for twice is drawn once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import logging
+import operator
 import os
 import tempfile
 import weakref
@@ -31,6 +34,7 @@ from scribblediffusion.errors import (
     NoHeatMapError,
     NotRecordedError,
     SettingError,
+    SketchError,
 )
 from scribblediffusion.sketch import REGIONS, Region, Sketch, Source
 from scribblediffusion.view.drawn import Drawn
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PathLike: TypeAlias = "str | os.PathLike[str]"
-#: A trace, or the path of a saved one, or of the folder of a run in the gallery.
-AttentionData: TypeAlias = "AttentionTrace | PathLike"
+#: A trace, or the path of a saved one, or a run in the gallery, or the path of its folder.
+AttentionData: TypeAlias = "AttentionTrace | Run | PathLike"
 #: What to look at: a word or phrase of the prompt, a sketch region, or a key (0–153).
 What: TypeAlias = "str | int | Word | Region"
 
@@ -124,10 +128,11 @@ class AttentionVisualizer:
         attention_map: Array | None = None,
         sketch_image: Source | None = None,
     ) -> str:
-        """Describes what one sketch token stands for, from the drawing itself.
+        """Describes what one token stands for: a sketch token from the drawing itself.
 
         Args:
-            token_idx: 77–153, a key of the shipped model; 0–76 are text.
+            token_idx: 0–153, a key of the shipped model: 0–76 are text tokens, of which only the
+                map tells something, 77–153 sketch tokens.
             attention_map: `[H, W]` of that token: adds where in the picture it acted most.
             sketch_image: anything that `Sketch.from_image` reads; None for a blank sheet.
 
@@ -136,21 +141,19 @@ class AttentionVisualizer:
             the picture, 8.1 times the even share".
 
         Raises:
-            SettingError: no sketch token has this number, or the map is not one map.
+            SettingError: no token has this number, or the map is not one map of finite numbers,
+                0 or more.
             SketchError: the drawing cannot be read.
         """
         from scribblediffusion.analysis.concentration import acted_in_words
         from scribblediffusion.analysis.regions import describe_regions
 
-        number = token_idx - FIRST_SKETCH_TOKEN
-        if not 0 <= number < len(REGIONS):
-            last = FIRST_SKETCH_TOKEN + len(REGIONS) - 1
-            raise SettingError(
-                f"token {token_idx}: sketch tokens are {FIRST_SKETCH_TOKEN} to {last}; "
-                f"0 to {FIRST_SKETCH_TOKEN - 1} are text tokens and have no place in the sketch"
-            )
+        number = _token(token_idx) - FIRST_SKETCH_TOKEN
         sketch = Sketch.blank() if sketch_image is None else Sketch.from_image(sketch_image)
-        text = str(describe_regions(sketch.ink, [REGIONS[number]])[0])
+        if number < 0:
+            text = f"token {token_idx}: a text token, with no place in the sketch"
+        else:
+            text = str(describe_regions(sketch.ink, [REGIONS[number]])[0])
         return text if attention_map is None else f"{text}; {acted_in_words(attention_map)}"
 
     def create_evolution_gif(
@@ -244,8 +247,9 @@ class AttentionVisualizer:
             sketch_image: the drawing; None takes the trace's own.
 
         Returns:
-            Image, GIF path, analysis path and gallery information; asked again for the same run,
-            the same view and no second run in the gallery.
+            Image, GIF path, analysis path and gallery information. A run that lies in this
+            gallery already gets its views there, and what this visualizer kept before is not kept
+            a second time; another visualizer keeps the same trace or file as a run of its own.
 
         Raises:
             GalleryError: the run cannot be kept.
@@ -255,6 +259,7 @@ class AttentionVisualizer:
         views, mark = self._made(trace).views, _mark(drawing)
         if mark not in views or not all(path.exists() for path in views[mark][1:3]):
             key = _source(attention_maps), trace.prompt, mark
+            self._recognise(attention_maps, trace, drawing, key)
             views[mark] = self._web_view(trace, drawing, key)
         return views[mark]
 
@@ -270,7 +275,7 @@ class AttentionVisualizer:
         view: Literal["heat_map", "attention"] = "heat_map",
         style: HeatStyle | None = None,
         size: int = 512,
-        sketch: bool = False,
+        sketch: bool | Source = False,
     ) -> Image.Image:
         """The map of a word or region over the picture, with a colour bar.
 
@@ -282,9 +287,10 @@ class AttentionVisualizer:
             view: "heat_map" or "attention".
             style: colours, opacity, enlargement.
             size: the longer side in pixels.
-            sketch: draw the trace's sketch over it.
+            sketch: True draws the trace's own sketch over it; or the drawing to draw.
 
         Raises:
+            SketchError: True, and the trace holds no sketch; or a drawing that cannot be read.
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: it has no weight anywhere.
             NotRecordedError: that step or token was not recorded.
@@ -301,7 +307,7 @@ class AttentionVisualizer:
             view=view,
             title=f"{subject_title(what)} · {when}",
             style=style,
-            sketch=trace.sketch if sketch else None,
+            sketch=_lines(trace, sketch),
             size=size,
             ground=self.ground,
         )
@@ -371,13 +377,22 @@ class AttentionVisualizer:
     def _draw_analysis(
         self, trace: AttentionTrace, drawing: Sketch | None, style: FigureStyle, path: Path
     ) -> Path:
+        from scribblediffusion.gallery.content import label_png
         from scribblediffusion.view.figure import analysis_figure, save_figure
         from scribblediffusion.view.report import save_report
 
         summary = self._summary(trace, drawing)
         if path.suffix == ".html":
             return save_report(summary, path, style)
-        return save_figure(analysis_figure(summary, style), path)[0]
+        figure = analysis_figure(summary, style)
+        if path.suffix != ".png":
+            return save_figure(figure, path)[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".analysis-") as folder:
+            (made,) = save_figure(figure, Path(folder) / path.name)
+            label_png(made, trace.prompt, trace.settings.get("seed"))
+            os.replace(made, path)
+        return path
 
     def _evolution_style(self) -> EvolutionStyle:
         from scribblediffusion.view.evolution import EvolutionStyle
@@ -406,6 +421,19 @@ class AttentionVisualizer:
     def _draw_views(self, trace: AttentionTrace, drawing: Sketch | None, folder: Path) -> None:
         self.create_evolution_gif(trace, "", drawing, folder)
         self.create_comprehensive_analysis(trace, "", drawing, folder)
+
+    def _recognise(
+        self, data: AttentionData, trace: AttentionTrace, drawing: Sketch | None, key: Any
+    ) -> None:
+        """A run of this gallery, with its own drawing, is kept already."""
+        if isinstance(data, AttentionTrace) or not _same_drawing(trace, drawing):
+            return
+        from scribblediffusion.gallery import Run
+
+        folder = _file(data).parent.resolve()
+        if folder.parent.parent == self.gallery.root.resolve():
+            with contextlib.suppress(GalleryError, FileNotFoundError):
+                self._kept.setdefault(key, Run.read(folder).id)
 
     def _kept_run(self, key: Any) -> Run | None:
         """The run that was kept of this trace and drawing, if it is still in the gallery."""
@@ -452,11 +480,45 @@ def _mark(drawing: Sketch | None) -> str:
 
 
 def _name(subject: Subject) -> str:
-    """A file name of a word or region that no other of the same trace has."""
+    """A file name of a word or region that no other of the same trace has: the keys tell it."""
     letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in subject.name.casefold())
     plain = "-".join(part for part in letters.split("-") if part)[:40]
     keys = "-".join(map(str, subject.keys[:4]))
+    if len(subject.keys) > 4:
+        keys += "-" + hashlib.sha256(repr(subject.keys).encode()).hexdigest()[:10]
     return f"{plain or subject.kind}-{keys}"
+
+
+def _token(number: Any) -> int:
+    """A token's number, 0 to 153."""
+    last = FIRST_SKETCH_TOKEN + len(REGIONS) - 1
+    try:
+        found = -1 if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        found = -1
+    if not 0 <= found <= last:
+        raise SettingError(
+            f"token {number!r}: give a whole number from 0 to {last}; those before "
+            f"{FIRST_SKETCH_TOKEN} are text tokens, the others sketch tokens"
+        )
+    return found
+
+
+def _lines(trace: AttentionTrace, sketch: bool | Source) -> Array | Image.Image | None:
+    """The drawing to draw over a map."""
+    if isinstance(sketch, bool):
+        if sketch and trace.sketch is None:
+            raise SketchError(
+                "sketch=True, but this trace holds no sketch: give the drawing, sketch=…"
+            )
+        return trace.sketch if sketch else None
+    return Sketch.from_image(sketch).to_image()
+
+
+def _same_drawing(trace: AttentionTrace, drawing: Sketch | None) -> bool:
+    if drawing is None or trace.sketch is None:
+        return drawing is None
+    return np.array_equal(np.asarray(drawing.to_image().convert("L")), trace.sketch)
 
 
 def _source(data: AttentionData) -> Any:
@@ -468,10 +530,17 @@ def _source(data: AttentionData) -> Any:
     return str(path.absolute()), state.st_mtime_ns, state.st_size
 
 
-def _file(path: PathLike) -> Path:
+def _file(data: AttentionData) -> Path:
     """A trace's file: itself, or the one in a run's folder."""
-    from scribblediffusion.gallery.run import TRACE
+    from scribblediffusion.gallery.run import TRACE, Run
 
+    path = data.folder if isinstance(data, Run) else data
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise SettingError(
+            f"attention_data {path!r:.60} is {type(path).__name__}: give an AttentionTrace, the "
+            "path of a saved one, or a run of the gallery; arrays become a trace with "
+            "AttentionTrace.from_arrays({layer: [steps, batch, heads, tokens, H, W]}, tokens=[…])"
+        )
     return Path(path) / TRACE if Path(path).is_dir() else Path(path)
 
 

@@ -36,7 +36,8 @@ def test_mp4_is_a_film_of_the_same_frames(bare_trace, tmp_path):
     width, height = (side - side % 2 for side in evolution.frame(0).size)
     film = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
     assert b"h264" in done.stderr
-    assert len(film) == sum(round(stays / 40) for stays in evolution.durations)
+    assert b"50 fps" in done.stderr
+    assert len(film) / 50 == pytest.approx(sum(evolution.durations) / 1000, abs=0.01)
     for number in (0, -1):
         drawn = np.asarray(evolution.frame(number).crop((0, 0, width, height)), int)
         assert np.abs(film[number].astype(int) - drawn).mean() < 4
@@ -57,5 +58,25 @@ def test_mp4_goes_through_ffmpeg_or_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     there = types.SimpleNamespace(get_ffmpeg_exe=lambda: str(fake))
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", there)
-    path = save_animation(frames, [80, 80, 200], tmp_path / "a.mp4")
-    assert path.stat().st_size == (2 + 2 + 5) * 32 * 20 * 3
+    durations = [180, 190, 2390]
+    path = save_animation(frames, durations, tmp_path / "a.mp4")
+    film = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 20, 32, 3)
+    for number, (begin, stays) in enumerate(zip((0, 180, 370), durations, strict=True)):
+        first, last = (round(ms * 50 / 1000) for ms in (begin + 20, begin + stays - 20))
+        assert (film[first:last, ..., 0] == number * 40).all()
+    assert len(film) * 20 == sum(durations)
+    fake.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such codec')\n")
+    large = [Image.new("RGB", (1000, 1000))] * 3
+    with pytest.raises(SettingError, match="no such codec"):
+        save_animation(large, durations, tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "mp4"])
+@pytest.mark.parametrize("given", [0, 2, 4])
+def test_frames_are_taken_one_at_a_time_and_must_be_as_many_as_told(suffix, given, tmp_path):
+    if suffix == "mp4":
+        pytest.importorskip("imageio_ffmpeg")
+    frames = (Image.new("RGB", (32, 32), (i * 40, 0, 0)) for i in range(given))
+    with pytest.raises(SettingError, match="one for each"):
+        save_animation(frames, [80] * 3, tmp_path / f"a.{suffix}")
+    assert not list(tmp_path.iterdir())

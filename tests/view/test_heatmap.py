@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from written import Written
 
+from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import DARK, LIGHT, Scale, table, theme
+from scribblediffusion.view.evolution import Evolution, EvolutionStyle
 from scribblediffusion.view.heatmap import (
     HeatStyle,
     as_image,
@@ -71,11 +74,24 @@ def test_an_overlay_has_the_pictures_proportions_and_says_how_it_was_enlarged():
     plain = overlay(np.ones((4, 6)) / 24, picture, size=150, bar=False)
     assert plain.size == (150, 100)
     assert overlay(np.ones((4, 6)) / 24, size=120, bar=False).size == (120, 80)
-    assert HeatStyle().note((32, 48)) == "48 by 32 map, smoothly enlarged"
-    assert HeatStyle(smooth=False).note((8, 8)) == "8 by 8 map, at its true resolution"
+    assert HeatStyle().note((32, 48), (48, 32)) == "48 by 32 map, smoothly enlarged"
+    assert HeatStyle(smooth=False).note((8, 8), (64, 64)) == "8 by 8 map, at its true resolution"
     light, dark = (overlay(np.eye(4), title="x", ground=g) for g in ("light", "dark"))
     assert light.getpixel((0, 0)) == LIGHT.ground
     assert dark.getpixel((0, 0)) == DARK.ground
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_map_larger_than_its_panel_is_said_to_be_reduced(smooth, monkeypatch):
+    style = HeatStyle(smooth=smooth)
+    page = Written(monkeypatch)
+    overlay(np.ones((128, 128)), style=style, size=96)
+    weights = np.full((2, 2, 128, 128), 0.5)
+    weights[:, 0, 3, 3], weights[:, 1, 3, 3] = 0.9, 0.1
+    trace = AttentionTrace.from_arrays({"l": weights[:, None, None]}, tokens=["cat", "[SEP]"])
+    Evolution.of(trace, "cat", style=EvolutionStyle(panel=96, heat=style)).frame(0)
+    said = [line[4] for line in page.lines if "128 by 128 map" in line[4]]
+    assert said == ["128 by 128 map, reduced"] * 2
 
 
 def test_wrong_options_are_named():

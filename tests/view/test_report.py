@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from painted import make_trace
+from PIL import Image
 
 from scribblediffusion.analysis.summary import summarise
 from scribblediffusion.attention.trace import AttentionTrace
@@ -58,6 +59,38 @@ def test_half_a_character_can_be_written(tmp_path):
     prompts = (dataclasses.replace(trace.prompts[0], text="a \ud800 kite"),)
     path = save_report(summarise(dataclasses.replace(trace, prompts=prompts)), tmp_path / "a.html")
     assert "<h1>“a ? kite”</h1>" in path.read_text(encoding="utf-8")
+
+
+def test_the_report_shows_the_drawing_that_was_given(trace):
+    import base64
+    import io
+
+    ink = np.zeros((64, 64), np.float32)
+    ink[20:30] = 1
+    for run in (trace, dataclasses.replace(trace, sketch=None)):
+        data = embedded(report_html(summarise(run, ink)))
+        with Image.open(io.BytesIO(base64.b64decode(data["sketch"].partition(",")[2]))) as shown:
+            grey = np.asarray(shown.convert("L"), int)
+        assert np.abs(grey - 255 * (1 - ink)).mean() < 4
+    without = dataclasses.replace(trace, sketch=None)
+    assert embedded(report_html(summarise(without)))["sketch"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({}, [256, 128]),
+        ({"picture_size": (64, 128)}, [256, 128]),
+        ({"picture_size": (400, 800)}, [800, 400]),
+        ({"pictures": (np.zeros((300, 600, 3), np.uint8),)}, [600, 300]),
+    ],
+)
+def test_the_canvas_lies_as_the_maps_lie(fields, size):
+    half = np.full((2, 1, 1, 2, 4, 8), 0.5)
+    trace = AttentionTrace.from_arrays({"l": half}, tokens=["cat", "[SEP]"], **fields)
+    data = embedded(report_html(summarise(trace)))
+    assert data["grid"] == [8, 4]
+    assert data["size"] == size
 
 
 def test_a_report_without_pictures_or_words_is_still_one(bare_trace):

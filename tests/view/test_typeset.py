@@ -30,6 +30,11 @@ def test_lines_wrap_by_their_width_and_keep_numbers_with_their_unit():
     assert len(lines) == 3
     assert all(width(line, 14, plain=False) <= 120 for line in lines)
     assert not any(line.startswith("%") for line in wrapped("settled at noise 40 %", 13, 132))
+    for room in range(60, 300, 7):
+        for line in wrapped(
+            "a long curve, 17 % ink; listened to most at noise 5 %", 13, room, most=9
+        ):
+            assert not line.startswith(("%", "ink", "5 "))
     assert wrapped("", 14, 100) == ("",)
     assert wrapped("x" * 300, 14, 100, most=1)[0].endswith("…")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +19,13 @@ from PIL import Image
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import Colour
 
+Frames = Iterator[Image.Image]
 Format = Literal["gif", "webp", "mp4"]
 #: Formats that an animation can be written in.
 FORMATS: tuple[Format, ...] = ("gif", "webp", "mp4")
+
+#: Pictures a second of an MP4: one lasts 20 ms.
+RATE = 50
 
 
 def save_animation(
@@ -49,27 +55,32 @@ def save_animation(
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise SettingError(f"animation {path.name!r}: it must end in {', '.join(writers)}")
-    images = list(frames)
-    if not images or len(images) != len(durations):
-        raise SettingError(f"{len(images)} frames and {len(durations)} durations: one for each")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
         made = Path(folder) / path.name
-        writer(images, durations, made, kept)
+        writer(_one_for_each(frames, durations), durations, made, kept)
         os.replace(made, path)
     return path
 
 
-def _gif(
-    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
-) -> None:
+def _one_for_each(frames: Iterable[Image.Image], durations: Sequence[int]) -> Frames:
+    """The frames, one at a time, as many as there are durations."""
+    count = 0
+    for count, frame in enumerate(frames, start=1):
+        if count <= len(durations):
+            yield frame
+    if not count or count != len(durations):
+        raise SettingError(f"{count} frames and {len(durations)} durations: one for each")
+
+
+def _gif(frames: Frames, durations: Sequence[int], path: Path, kept: Sequence[Colour]) -> None:
     """A palette for each frame, without dithering, which would flicker from frame to frame."""
-    mapped = [_mapped(frame, kept) for frame in frames]
-    mapped[0].save(
+    mapped = (_mapped(frame, kept) for frame in frames)
+    next(mapped).save(
         path,
         "GIF",
         save_all=True,
-        append_images=mapped[1:],
+        append_images=mapped,
         duration=list(durations),
         loop=0,
         optimize=False,
@@ -97,14 +108,12 @@ def _colours(image: Image.Image, count: int, method: Image.Quantize) -> list[Col
     return [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)][:count]
 
 
-def _webp(
-    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
-) -> None:
-    frames[0].save(
+def _webp(frames: Frames, durations: Sequence[int], path: Path, kept: Sequence[Colour]) -> None:
+    next(frames).save(
         path,
         "WEBP",
         save_all=True,
-        append_images=frames[1:],
+        append_images=list(frames),
         duration=list(durations),
         loop=0,
         quality=88,
@@ -112,25 +121,35 @@ def _webp(
     )
 
 
-def _mp4(
-    frames: list[Image.Image], durations: Sequence[int], path: Path, kept: Sequence[Colour]
-) -> None:
-    """H.264 through ffmpeg, at 25 pictures a second; sizes are cut to even numbers."""
-    width, height = (side - side % 2 for side in frames[0].size)
+def _mp4(frames: Frames, durations: Sequence[int], path: Path, kept: Sequence[Colour]) -> None:
+    """H.264 through ffmpeg; sizes are cut to even numbers."""
+    first = next(frames)
+    width, height = (side - side % 2 for side in first.size)
     command = [
         _ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24",
-        "-s", f"{width}x{height}", "-r", "25", "-i", "-", "-c:v", "libx264", "-crf", "16",
+        "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-", "-c:v", "libx264", "-crf", "16",
         "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(path),
     ]  # fmt: skip
-    pictures = (
-        frame.crop((0, 0, width, height)).tobytes()
-        for frame, stays in zip(frames, durations, strict=True)
-        for _ in range(max(1, round(stays / 40)))
-    )
-    done = subprocess.run(command, input=b"".join(pictures), capture_output=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-300:]
-        raise SettingError(f"MP4: ffmpeg failed ({said}): try GIF or WebP")
+    with tempfile.TemporaryFile() as said:
+        with (
+            contextlib.suppress(BrokenPipeError),  # ffmpeg gave up: below, what it said
+            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=said) as film,
+        ):
+            stays = _pictures_each(durations)
+            for frame, count in zip(itertools.chain([first], frames), stays, strict=True):
+                picture = frame.crop((0, 0, width, height)).tobytes()
+                for _ in range(count):
+                    film.stdin.write(picture)  # type: ignore[union-attr]
+        said.seek(0)
+        if film.returncode != 0:
+            why = said.read().decode(errors="replace").strip()[-300:]
+            raise SettingError(f"MP4: ffmpeg failed ({why}): try GIF or WebP")
+
+
+def _pictures_each(durations: Sequence[int]) -> list[int]:
+    """Pictures of a film for each duration; what is rounded does not add up over the frames."""
+    ends = [round(end * RATE / 1000) for end in itertools.accumulate(durations)]
+    return [max(1, end - begin) for begin, end in itertools.pairwise([0, *ends])]
 
 
 def _ffmpeg() -> str:

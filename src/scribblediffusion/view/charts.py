@@ -59,6 +59,7 @@ def _name_lines(axes: Axes, page: AnalysisPage) -> None:
         axes.annotate(
             readable(name), (1.03, at), xycoords=("axes fraction", "data"), color=rgb(colour),
             fontsize=points(NOTE), va="center", annotation_clip=False, family=families(name),
+            parse_math=False,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scribblediffusion.view.colour import LIGHT, Scale, table
-from scribblediffusion.view.page import DPI, rgb
+from scribblediffusion.view.page import DPI, plain_style, rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,6 +75,7 @@ class PictureRow:
     pictures: Sequence[tuple[str, Array]]
 
 
+@plain_style()
 def bars(panels: Sequence[Bars]) -> Figure:
     """Grouped bars with intervals, one panel beside another."""
     figure, axes = _figure(len(panels), 430, 380)
@@ -97,6 +98,7 @@ def bars(panels: Sequence[Bars]) -> Figure:
     return figure
 
 
+@plain_style()
 def curves(panels: Sequence[Curves]) -> Figure:
     """Curves with their intervals, most noise at the left."""
     figure, axes = _figure(len(panels), 430, 340)
@@ -117,6 +119,7 @@ def curves(panels: Sequence[Curves]) -> Figure:
     return figure
 
 
+@plain_style()
 def ranked(panels: Sequence[Bars]) -> Figure:
     """Horizontal intervals, one row a group: for many names, as of layers."""
     rows = max(len(p.groups) for p in panels)
@@ -138,6 +141,7 @@ def ranked(panels: Sequence[Bars]) -> Figure:
     return figure
 
 
+@plain_style()
 def matrix(
     panels: Sequence[tuple[str, Array]], rows: Sequence[str], columns: Sequence[str], unit: str
 ) -> Figure:
@@ -161,6 +165,7 @@ def matrix(
     return figure
 
 
+@plain_style()
 def pictures(rows: Sequence[PictureRow]) -> Figure:
     """Rows of pictures with a sentence above each row and a label under each picture."""
     from matplotlib.figure import Figure
@@ -212,6 +217,7 @@ def change_row(
     return PictureRow(text, shown)
 
 
+@plain_style()
 def change_rows(before: Array, edits: Sequence[tuple[str, str, Array, Array, Array]]) -> Figure:
     """One row an edit: (text, how, picture after, change, map); see `change_row`."""
     return pictures([change_row(text, how, before, *arrays) for text, how, *arrays in edits])

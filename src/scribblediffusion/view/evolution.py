@@ -146,7 +146,7 @@ class Evolution:
     @property
     def durations(self) -> list[int]:
         """How long each frame stays, in milliseconds; the last one longer."""
-        return [self.style.frame_ms] * (len(self.steps) - 1) + [self.style.last_ms]
+        return [*[self.style.frame_ms] * (len(self.steps) - 1), self.style.last_ms]
 
     @property
     def flat_colours(self) -> tuple[Colour, ...]:
@@ -314,7 +314,7 @@ def _base(evolution: Evolution, layout: _Layout) -> Image.Image:
     colour_bar(page, (left, top), length, evolution.scale, style.heat.colours, colours)
     unit_at = top + BAR_HEIGHT + 6
     write(draw, (left, unit_at), evolution.scale.unit, 13, colours.muted, room=length)
-    note = style.heat.note(evolution.maps.shape[1:3])
+    note = style.heat.note(evolution.maps.shape[1:3], _map_size(evolution, layout.panels["map"]))
     write(draw, (left, unit_at + 20), note, 13, colours.muted, room=length)
     if evolution.missing:
         at, room = (_MARGIN, layout.size[1] - 30), layout.noise[2] - _MARGIN
@@ -337,28 +337,24 @@ def _frame(evolution: Evolution, layout: _Layout, base: Image.Image, number: int
 
 
 def _map(page: Image.Image, evolution: Evolution, box: Box, number: int, colours: Theme) -> None:
-    left, top, right, bottom = box
-    size = fitted_box(_proportions(evolution.trace), max(right - left, bottom - top))
-    size = (min(size[0], right - left), min(size[1], bottom - top))
-    shown = _shown(evolution.trace, evolution.steps[number])
+    shown, size = _shown(evolution.trace, evolution.steps[number]), _map_size(evolution, box)
     heat = blended(evolution.maps[number], shown, evolution.scale, size, evolution.style.heat)
     _place(page, heat, box, colours)
+
+
+def _map_size(evolution: Evolution, box: Box) -> tuple[int, int]:
+    room = box[2] - box[0], box[3] - box[1]
+    size = fitted_box(_proportions(evolution.trace), max(room))
+    return min(size[0], room[0]), min(size[1], room[1])
 
 
 def _silent(page: Image.Image, box: Box, colours: Theme) -> None:
     """No map, and why."""
     left, top, right, bottom = box
     page.paste(colours.panel, box)
-    at, room = ((left + right) / 2, (top + bottom) / 2 - 8), right - left - 8
-    write(
-        ImageDraw.Draw(page),
-        at,
-        "no weight at this step",
-        13,
-        colours.muted,
-        anchor="ma",
-        room=room,
-    )
+    draw, at = ImageDraw.Draw(page), ((left + right) / 2, (top + bottom) / 2 - 8)
+    said, room = "no weight at this step", right - left - 8
+    write(draw, at, said, 13, colours.muted, anchor="ma", room=room)
 
 
 def _shown(trace: AttentionTrace, step: Step) -> Array | None:
@@ -370,15 +366,13 @@ def _shown(trace: AttentionTrace, step: Step) -> Array | None:
 
 def _place(page: Image.Image, picture: Picture, box: Box, colours: Theme) -> None:
     """A picture in the middle of a panel, in its own proportions."""
-    left, top, right, bottom = box
+    width, height = box[2] - box[0], box[3] - box[1]
     image = as_image(picture)
-    factor = min((right - left) / image.width, (bottom - top) / image.height)
+    factor = min(width / image.width, height / image.height)
     image = as_image(image, (round(image.width * factor), round(image.height * factor)))
-    if image.size != (right - left, bottom - top):
+    if image.size != (width, height):
         page.paste(colours.panel, box)
-    page.paste(
-        image, (left + (right - left - image.width) // 2, top + (bottom - top - image.height) // 2)
-    )
+    page.paste(image, (box[0] + (width - image.width) // 2, box[1] + (height - image.height) // 2))
 
 
 def _noise(

@@ -38,7 +38,15 @@ from scribblediffusion.view.layout import (
     FigureStyle,
     cut,
 )
-from scribblediffusion.view.page import DPI, empty_at, image_at, rgb, square_at, text_at
+from scribblediffusion.view.page import (
+    DPI,
+    empty_at,
+    image_at,
+    plain_style,
+    rgb,
+    square_at,
+    text_at,
+)
 from scribblediffusion.view.typeset import wrapped
 
 __all__ = ["FigureStyle", "analysis_figure", "figure_image", "save_figure"]
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@plain_style()
 def analysis_figure(summary: RunSummary, style: FigureStyle | None = None) -> Figure:
     """Draws the comprehensive analysis of one run.
 
@@ -98,6 +107,7 @@ def save_figure(figure: Figure, *paths: str | os.PathLike[str]) -> tuple[Path, .
     return tuple(made)
 
 
+@plain_style()
 def figure_image(figure: Figure) -> Image.Image:
     """The figure as RGB image, one pixel for each of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -107,6 +117,7 @@ def figure_image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
+@plain_style()
 def _write(figure: Figure, path: Path) -> None:
     if path.suffix.lower() == ".png":
         figure_image(figure).save(path, "PNG", compress_level=4)
@@ -133,9 +144,8 @@ def _header(canvas: Axes, page: AnalysisPage) -> None:
 def _pictures(canvas: Axes, page: AnalysisPage) -> None:
     summary, colours = page.summary, page.colours
     left, top, _, height = page.sketch
-    if summary.ink is not None:
-        paper = ((1 - summary.ink) * 255).round().astype(np.uint8)
-        image_at(canvas, paper, page.sketch, colours)
+    if summary.drawing is not None:
+        image_at(canvas, summary.drawing, page.sketch, colours)
         _outlines(canvas, page, page.sketch)
         caption = "sketch, and the regions heard most" if page.leading else "sketch"
         text_at(canvas, left, top + height + 8, caption, NOTE, colours.muted)
@@ -154,7 +164,7 @@ def _outlines(canvas: Axes, page: AnalysisPage, box: Box) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, width, height = box
-    tags: list[tuple[float, float]] = []
+    tags: list[tuple[tuple[float, float], Colour]] = []
     for number, heard in enumerate(page.leading, start=1):
         x0, y0, x1, y1 = (v / 256 for v in heard.description.region.box(256))
         inset = 1.5 * number  # nested regions keep lines of their own
@@ -164,8 +174,9 @@ def _outlines(canvas: Axes, page: AnalysisPage, box: Box) -> None:
         canvas.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=rgb(colour), lw=2.2))
         corners = [(x, y), (x + size[0] - _TAG, y), (x, y + size[1] - _TAG),
                    (x + size[0] - _TAG, y + size[1] - _TAG)]  # fmt: skip
-        at = next((c for c in corners if not any(_touch(c, tag) for tag in tags)), corners[0])
-        tags.append(at)
+        at = next((c for c in corners if not any(_touch(c, tag) for tag, _ in tags)), corners[0])
+        tags.append((at, colour))
+    for number, (at, colour) in enumerate(tags, start=1):  # no outline runs through a number
         _tag(canvas, at, number, colour)
 
 
@@ -265,7 +276,7 @@ def _scale_bar(canvas: Axes, page: AnalysisPage, scale: Scale) -> None:
     note = f"{scale.unit}; one scale for all{over}"
     text_at(canvas, x, y + 38, cut(note, SMALL, room), SMALL, page.colours.muted)
     grid = page.summary.maps.raw.shape[-2:]
-    text_at(canvas, x, y + 57, page.style.heat.note(grid), SMALL, page.colours.muted)
+    text_at(canvas, x, y + 57, page.style.heat.note(grid, page.cell), SMALL, page.colours.muted)
     others = [w.name for w in page.summary.words if w not in page.words]
     if others:
         text = cut(f"without a row: {', '.join(others)}", SMALL, room)

@@ -42,9 +42,11 @@ class HeatStyle:
         if not 0 <= self.opacity <= 1:
             raise SettingError(f"opacity {self.opacity}: from 0 (picture) to 1 (map)")
 
-    def note(self, grid: tuple[int, int]) -> str:
-        """How the map was enlarged: "32 by 32 map, smoothly enlarged"."""
+    def note(self, grid: Sequence[int], size: tuple[int, int]) -> str:
+        """How a map of `[H, W]` fills (width, height): "32 by 32 map, smoothly enlarged"."""
         how = "smoothly enlarged" if self.smooth else "at its true resolution"
+        if _reduced(grid, size):
+            how = "reduced"
         return f"{grid[1]} by {grid[0]} map, {how}"
 
 
@@ -80,13 +82,15 @@ def enlarged(values: Array, size: tuple[int, int], smooth: bool = True) -> Array
     square (and a map that is larger than `size` is reduced by area).
     """
     values = np.ascontiguousarray(values, dtype=np.float32)
-    rows, columns = values.shape
-    width_, height = size
-    if width_ < columns or height < rows:
-        return resize(values, height, width_)
+    if _reduced(values.shape, size):
+        return resize(values, size[1], size[0])
     how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     large = np.array(Image.fromarray(values).resize(size, how))
     return np.clip(large, values.min(), values.max(), out=large)
+
+
+def _reduced(grid: Sequence[int], size: tuple[int, int]) -> bool:
+    return size[0] < grid[1] or size[1] < grid[0]
 
 
 def coloured(
@@ -269,7 +273,7 @@ def _framed(
         write(draw, (margin, 12), title, 20, colours.text, room=width_)
     page.paste(image, (margin + (width_ - image.width) // 2, head))
     colour_bar(page, (margin, head + height + 12), width_, scale, style.colours, colours)
-    for line, note in enumerate((scale.unit, style.note((grid[0], grid[1])))):
+    for line, note in enumerate((scale.unit, style.note(grid, image.size))):
         at = (margin, head + height + 52 + 20 * line)
         write(draw, at, note, 13, colours.muted, room=width_)
     return page

@@ -84,7 +84,7 @@ class AnalysisPage:
         steps = tuple(dict.fromkeys(np.linspace(0, count - 1, 4).round().astype(int).tolist()))
         leading = summary.heard.leading(REGIONS) if summary.heard is not None else ()
         tallest = 200 if len(words) <= 4 else max(108, 830 // len(words) - 8)
-        cell = _within(_proportions(summary), 200, tallest)
+        cell = _within(proportions(summary), 200, tallest)
         lines = tuple(wrapped(str(r), BODY, LEFT - 26 - 72) for r in leading)
         colours = theme(style.ground)
         return cls(summary, style, colours, words, labels, steps, leading, cell, lines)
@@ -166,7 +166,8 @@ def _pictured(left: int, size: tuple[int, int] | None) -> Box:
     return left, TOP, width, height
 
 
-def _proportions(summary: RunSummary) -> tuple[int, int]:
+def proportions(summary: RunSummary) -> tuple[int, int]:
+    """Width and height of the picture, or of the maps where there is none."""
     trace = summary.trace
     if trace.picture is not None:
         return trace.picture.shape[1], trace.picture.shape[0]

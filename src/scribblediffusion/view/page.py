@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 #: Dots an inch: a pixel of the page is a pixel of the picture.
 DPI = 100
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """The defaults of matplotlib, whatever a person has set: each figure is made and drawn so."""
+    from matplotlib import style
+
+    with style.context("default"):
+        yield
 
 
 def rgb(colour: Colour) -> tuple[float, float, float]:
@@ -75,7 +85,6 @@ def chart_at(figure: Figure, size: tuple[int, int], colours: Theme, box: Sequenc
     place = left / size[0], 1 - (top + height) / size[1]
     axes = figure.add_axes((*place, width / size[0], height / size[1]))
     axes.set_facecolor(rgb(colours.ground))
-    axes.grid(False)  # whatever a person's own style says
     axes.tick_params(
         colors=rgb(colours.muted), labelsize=points(12), length=3, labelfontfamily="DejaVu Sans"
     )

@@ -26,7 +26,8 @@ from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.view.colour import Scale, table, theme
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
-from scribblediffusion.view.heatmap import as_image
+from scribblediffusion.view.heatmap import as_image, fitted_box
+from scribblediffusion.view.layout import proportions
 from scribblediffusion.view.typeset import png
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -113,9 +114,9 @@ def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
     height, width = maps.raw.shape[-2:]
     pictures = [_shown(trace, step.index) for step in maps.steps]
     scrubbed = _scrubbed(summary)
-    size = trace.picture_size or (256, 256 * height // width)
+    wide, high = trace.picture_size[::-1] if trace.picture_size else proportions(summary)
     return {
-        "size": [size[1], size[0]],
+        "size": fitted_box((wide, high), max(256, wide, high)),
         "grid": [width, height],
         "smooth": style.heat.smooth,
         "opacity": style.heat.opacity,
@@ -124,7 +125,7 @@ def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
         "subjects": [one.data() for one in scrubbed],
         "chosen": _first(summary, scrubbed),
         "pictures": _each_once(pictures),
-        "sketch": None if trace.sketch is None else _webp(trace.sketch),
+        "sketch": None if summary.drawing is None else _webp(summary.drawing),
     }
 
 

@@ -51,9 +51,13 @@ def fitted(text: str, size: int, room: float, *, plain: bool = True) -> str:
     return "".join(clusters[:low]).rstrip() + "…"
 
 
+#: Where a line may end: "17 % ink" and "noise 5 %" stay together.
+_BREAK = re.compile(r"(?<!\bnoise)(?<!\bstep) (?!%|ink\b)")
+
+
 def wrapped(text: str, size: int, room: float, most: int = 3) -> tuple[str, ...]:
     """The text in at most `most` lines of `room` pixels, as figures set it; the last one is cut."""
-    lines, words = [], re.split(r" (?!%)", readable(text))  # "6 %" stays together
+    lines, words = [], _BREAK.split(readable(text))
     while words and len(lines) < most - 1:
         count = 1
         while count < len(words) and _fits(words[: count + 1], size, room):
