@@ -1,6 +1,9 @@
 """A page with a component alone on a loopback port, and how it is looked at."""
 
 import contextlib
+import time
+
+PATIENCE = 30
 
 
 @contextlib.contextmanager
@@ -38,3 +41,22 @@ def opened_page(browser, url, *, theme="light", **options):
 
 def _is_own(url):
     return url.startswith(("http://127.0.0.1:", "http://localhost:", "data:", "blob:"))
+
+
+def eventually(check, seconds=PATIENCE):
+    """What `check()` gives as soon as it neither fails an assertion nor is False: pages take time.
+
+    Past the deadline its failure is the test's.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            found = check()
+        except AssertionError:
+            if time.monotonic() > end:
+                raise
+        else:
+            if found is not False or time.monotonic() > end:
+                assert found is not False, f"not so within {seconds} s"
+                return found
+        time.sleep(0.05)

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from browsing import eventually
 from opening import APPLE, PATIENCE, Opened, expect
 from running import SKETCHES, Served
 
@@ -111,11 +112,10 @@ def test_undo_is_for_the_board_that_was_pointed_at(opened: Opened) -> None:
         expect(canvas).to_have_attribute("aria-label", re.compile("[Bb]oard"))
     clean = blue(opened)
     paint(opened, "#studio-mask", (0.3, 0.3), (0.7, 0.4))
-    assert blue(opened) > clean + 500
+    eventually(lambda: blue(opened) > clean + 500)
     opened.page.keyboard.press("Control+z")
-    opened.page.wait_for_timeout(600)
-    assert blue(opened) < clean + 100
-    assert opened.ink() == pytest.approx(drawn, rel=0.05)
+    eventually(lambda: blue(opened) < clean + 100)
+    opened.shows(lambda ink: ink == pytest.approx(drawn, rel=0.05))
 
 
 def test_the_keyboard_goes_on_after_delete_and_undo(opened: Opened) -> None:
@@ -168,6 +168,6 @@ def test_the_board_and_how_it_goes_stay_in_sight(opened: Opened) -> None:
     opened.status("Done. Seed")
     expect(opened.page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
     opened.page.evaluate("scrollTo(0, 600)")
-    opened.page.wait_for_timeout(300)
+    opened.page.wait_for_function("scrollY > 300")
     for part in ("#studio-status", "#studio-board"):
-        assert 0 <= opened.page.locator(part).bounding_box()["y"] < 200
+        eventually(lambda p=part: 0 <= opened.page.locator(p).bounding_box()["y"] < 200)

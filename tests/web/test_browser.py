@@ -44,14 +44,16 @@ def test_draw_generate_and_read_why(opened: Opened) -> None:
     slider.focus()
     slider.press("Home")
     expect(explorer.locator(".noise")).to_contain_text("100")
-    first = explorer.locator(".stage.picture img").get_attribute("src")
+    picture = explorer.locator(".stage.picture img")
+    first = picture.get_attribute("src")
     slider.press("End")
     expect(explorer.locator(".noise")).to_contain_text("33")
-    assert explorer.locator(".stage.picture img").get_attribute("src") != first
+    expect(picture).not_to_have_attribute("src", first)
     # The seed is in plain sight, and gives the same picture.
     page.get_by_role("button", name=re.compile("Use last seed: ")).click()
-    seed = page.get_by_label("Seed", exact=True).input_value()
-    opened.status(f"Seed {seed}")
+    seed = page.get_by_label("Seed", exact=True)
+    expect(seed).to_have_value(re.compile(r"^\d+$"))
+    opened.status(f"Seed {seed.input_value()}.")
 
 
 def test_without_a_word_at_the_same_seed(opened: Opened) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import eventually
 from painted import make_trace
 
 from scribblediffusion.analysis.summary import RunSummary, summarise
@@ -15,6 +16,7 @@ from scribblediffusion.view.figure import FigureStyle
 from scribblediffusion.view.heatmap import HeatStyle
 from scribblediffusion.view.report import save_report
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GRID = 8
 #: The colour in the middle of each place of the map.
@@ -57,21 +59,22 @@ def test_every_step_of_every_word_shows_its_map(chromium, summary, tmp_path: Pat
         page.get_by_text(f"“{name}”", exact=True).click()
         for step, noise in enumerate(("100%", "67%", "33%")):
             page.get_by_label("Step").fill(str(step))
-            assert page.locator("#noise").inner_text() == f"Noise remaining: {noise}"
-            page.wait_for_timeout(100)
-            caption = page.locator("#caption").inner_text()
+            expect(page.locator("#noise")).to_have_text(f"Noise remaining: {noise}")
             if (name, step) == ("red", 0):
-                assert caption == "“red” has no weight at this step"
+                expect(page.locator("#caption")).to_have_text("“red” has no weight at this step")
                 continue
-            assert caption == f"where “{name}” acted"
-            shown = np.array(page.evaluate(MIDDLES, GRID))
-            apart = np.abs(shown - colours_of(summary, name, step)).max(axis=1)
-            assert np.mean(apart <= 4) > 0.95, (name, step)
+            expect(page.locator("#caption")).to_have_text(f"where “{name}” acted")
+            colours = colours_of(summary, name, step)
+
+            def is_drawn(colours=colours) -> bool:
+                apart = np.abs(np.array(page.evaluate(MIDDLES, GRID)) - colours).max(axis=1)
+                return bool(np.mean(apart <= 4) > 0.95)
+
+            eventually(is_drawn)
     page.get_by_label("Opacity").fill("0")
-    page.wait_for_timeout(100)
     picture = summary.trace.previews[2]
     middles = picture[16::32, 16::32].reshape(-1, 3).astype(int)
-    assert np.abs(np.array(page.evaluate(MIDDLES, GRID)) - middles).mean() < 12
+    eventually(lambda: np.abs(np.array(page.evaluate(MIDDLES, GRID)) - middles).mean() < 12)
     page.close()
     assert errors == []
     assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
