@@ -84,11 +84,15 @@ def a_day_later(folder):
 
 
 def state(root):
+    """What is left; a staged folder of which a run was made goes at once, any other in a day."""
     staged = root / ".staging"
+    saved = {path.name[-26:] for path in root.glob("2*/*")}
+    Gallery(root)
+    over = [p for p in staged.glob("*/.becomes") if p.read_text() in saved]
     a_day_later(staged)
     gallery = Gallery(root)
     left = sorted(os.listdir(root / ".tmp")) if (root / ".tmp").exists() else []
-    left += sorted(os.listdir(staged)) if staged.exists() else []
+    left += [*map(str, over), *(sorted(os.listdir(staged)) if staged.exists() else [])]
     runs = list(gallery)
     return {
         "runs": [run.id for run in runs],

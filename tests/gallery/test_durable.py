@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -276,6 +277,28 @@ def test_a_staged_folder_of_any_age_can_be_added(gallery, trace):
     aged(folder, 1000)
     assert gallery.add(trace, folder=folder).prompt == "old"
     assert not folder.exists()
+
+
+def test_a_staged_folder_whose_run_was_saved_goes_at_once(gallery, trace, monkeypatch):
+    folder = gallery.stage("drawn")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_args, **_options: None)  # its writer dies
+    run = gallery.add(trace, folder=folder)
+    monkeypatch.undo()
+    assert (folder / ".becomes").read_text() == run.id
+    assert list(Gallery(gallery.root)) == [run]
+    assert not folder.exists()
+    assert gallery.verify() == ()
+
+
+def test_a_save_that_fails_leaves_the_staged_folder_as_it_was(gallery, trace, monkeypatch):
+    folder = gallery.stage("drawn")
+    before = sorted(os.listdir(folder))
+    monkeypatch.setattr(Gallery, "_publish", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        gallery.add(trace, folder=folder)
+    monkeypatch.undo()
+    assert sorted(os.listdir(folder)) == before
+    assert gallery.add(trace, folder=folder).prompt == "drawn"
 
 
 def test_a_full_disk_leaves_no_staged_folder(gallery, monkeypatch):

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from scribblediffusion.gallery import Gallery
+from scribblediffusion.gallery import Gallery, index
 from scribblediffusion.gallery.index import NAME
+from scribblediffusion.gallery.run import Run
 
 
 def fill(gallery, count, clock):
@@ -117,6 +118,16 @@ def test_a_day_is_listed_again_only_while_its_time_stamp_may_hide_a_change(
     for _ in range(2):
         assert len(filled) == 31
     assert listed == [day, day]
+
+
+def test_a_day_that_took_long_to_read_is_not_read_again(filled, clock, monkeypatch):
+    monkeypatch.setattr(index, "UNSETTLED", 100_000_000)
+    fill(filled, 1, clock)
+    real = Run.read
+    monkeypatch.setattr(Run, "read", lambda folder: time.sleep(0.01) or real(folder))
+    assert filled.rebuild() == 31
+    monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"read {path} again"))
+    assert len(filled) == 31
 
 
 def test_folders_of_other_kinds_are_left_alone(filled):

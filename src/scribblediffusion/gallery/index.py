@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -150,7 +151,10 @@ class Index:
             if version == 0:
                 database.executescript(_SCHEMA)
                 database.execute(f"pragma user_version = {VERSION}")
+            begin = time.monotonic()
             self._update(database, settling=place != ":memory:")
+            if time.monotonic() - begin > UNSETTLED / 1e9:  # what was not settled then may be now
+                self._update(database, settling=place != ":memory:")
             (counted,) = database.execute("select count(*) from runs").fetchone()
             (known,) = database.execute("select coalesce(sum(runs), 0) from days").fetchone()
             if counted != known:
@@ -193,9 +197,10 @@ class Index:
             names = set(os.listdir(self._root / day))
         except (FileNotFoundError, NotADirectoryError):
             names = set[str]()
-        gone = [(day, f"{day}/{name}") for name in known - names]
+        gone = [(name[-26:], f"{day}/{name}") for name in known - names]
         new = sorted(f"{day}/{name}" for name in names - known if FOLDER.fullmatch(name))
-        database.executemany("delete from runs where day = ? and folder = ?", gone)
+        lost = "delete from runs where listed in (0, 1) and id = ? and folder = ?"
+        database.executemany(lost, gone)
         rows = self._rows(day, new)
         database.executemany("insert into runs values (0, ?, ?, ?, ?, ?, ?)", rows)
         touched = {folder[-26:] for folder in (*(folder for _, folder in gone), *new)}

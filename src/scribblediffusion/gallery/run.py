@@ -30,9 +30,10 @@ SKETCH = "sketch.png"
 MASK = "mask.png"
 TRACE = "trace.safetensors"
 
-#: A day's folder, and a run's folder in it: time, slug, ULID.
+#: A day's folder, an id, and a run's folder in that of its day: time, slug, id.
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-FOLDER = re.compile(r"[0-9]{6}-[a-z0-9-]{1,40}-([0-7][0-9A-HJKMNP-TV-Z]{25})")
+ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+FOLDER = re.compile(rf"[0-9]{{6}}-[a-z0-9-]{{1,40}}-({ID.pattern})")
 #: The last second of the calendar that is one in every time zone; an id can tell a later time.
 _LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 

@@ -1,24 +1,26 @@
 """Folders in which views are drawn before their run is added.
 
 They are no runs and in no list. A process that dies in between leaves its folder; another may add
-what it drew, so that it stays for a day.
+what it drew, so that it stays for a day. Where the run was saved before the process died, nothing
+more is to come of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from scribblediffusion.gallery import content
-from scribblediffusion.gallery.run import created_of, folder_name, new_id
+from scribblediffusion.gallery.run import ID, created_of, folder_name, new_id
 
 STAGING = ".staging"
 #: A staged folder in which nothing changed for so many seconds is removed.
 STAGED_FOR = 24 * 3600
+#: A file in it that holds the id of the run that is made of it; hidden files are not copied.
+BECOMES = ".becomes"
 
 
 def make(root: Path, prompt: str, sketch_info: str) -> Path:
@@ -36,7 +38,7 @@ def make(root: Path, prompt: str, sketch_info: str) -> Path:
 
 
 @contextlib.contextmanager
-def in_use(root: Path, folder: Path | None) -> Iterator[None]:
+def in_use(root: Path, folder: Path | None, run_id: str) -> Iterator[None]:
     """While a run is made of a folder, no other process sweeps it; afterwards it is gone.
 
     Folders that lie anywhere else, and every folder when this fails, stay as they are.
@@ -45,18 +47,32 @@ def in_use(root: Path, folder: Path | None) -> Iterator[None]:
     if folder is None or not staged:
         yield
         return
-    os.utime(folder)
-    yield
+    (folder / BECOMES).write_text(run_id, encoding="ascii")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (folder / BECOMES).unlink()
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
-    """Remove the folders in which nothing changed for long."""
+    """Remove the folders that became runs, and those in which nothing changed for long."""
     home = root / STAGING
     for folder in home.iterdir() if home.is_dir() else ():
         with contextlib.suppress(OSError):  # added or swept by another process meanwhile
-            if time.time() - _changed(folder) > STAGED_FOR:
+            if _became_a_run(root, folder) or time.time() - _changed(folder) > STAGED_FOR:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _became_a_run(root: Path, folder: Path) -> bool:
+    """Whether the run that was made of a folder is there, so that its writer died afterwards."""
+    try:
+        run_id = (folder / BECOMES).read_text(encoding="ascii")
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return bool(ID.fullmatch(run_id)) and any(root.glob(f"*/*-{run_id}"))
 
 
 def _changed(folder: Path) -> float:

@@ -127,7 +127,7 @@ class Gallery:
         if staged is not None and not staged.is_dir():
             raise GalleryError(f"cannot add {staged}: it is no folder; use `stage` to make one")
         run_id = new_id()
-        with durable.told_clearly("save the run"), staging.in_use(self.root, staged):
+        with durable.told_clearly("save the run"), staging.in_use(self.root, staged, run_id):
             self._sweep()
             with durable.private_folder(self.root) as place:
                 if staged is not None:
