@@ -23,8 +23,8 @@ app: .venv/.ready-web
 
 test: .venv/.ready-dev
 ifeq ($(ARGS),)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --ignore tests/web
-	$(RUN) -m pytest tests/web # alone: a browser beside another test misses its deadlines
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (browser and slow)"
+	$(RUN) -m pytest tests/web -m "browser and slow" # alone: they need both cores
 else
 	$(RUN) -m pytest $(ARGS)
 endif

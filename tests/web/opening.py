@@ -53,8 +53,8 @@ class Opened:
         radius, mouse = min(box["width"], box["height"]) * 0.28, self.page.mouse
         mouse.move(x + radius, y)
         mouse.down()
-        for i in range(1, 21):
-            a = 2 * math.pi * i / 20
+        for i in range(1, 13):  # each move is drawn before the next: few of them
+            a = 2 * math.pi * i / 12
             mouse.move(x + radius * math.cos(a), y + radius * math.sin(a))
         mouse.up()
         self.page.wait_for_timeout(500)

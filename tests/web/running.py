@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -57,6 +59,16 @@ class Served:
                 self.process.kill()
                 self.process.wait(5)
             self.process.stderr.close()
+
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[None]:
+        """Each step takes a while, so that one can step in."""
+        sign = Path(f"{self.gallery}.slow")
+        sign.touch()
+        try:
+            yield
+        finally:
+            sign.unlink()
 
     def __enter__(self) -> Served:
         return self.start()

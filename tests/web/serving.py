@@ -1,4 +1,4 @@
-"""python serving.py PORT GALLERY [small] [slow] [full] [auth]: the studio for tests."""
+"""python serving.py PORT GALLERY [small] [full] [auth]: the studio for tests."""
 
 import sys
 import time
@@ -15,10 +15,9 @@ from scribblediffusion.web.server import Options, serve
 
 
 def load(_: str | None):
-    """The small pipeline; with "slow" each step takes a while, so that tests can step in."""
-    pipe = small_pipeline()
-    if "slow" in sys.argv:
-        pipe.unet.register_forward_hook(lambda *_: time.sleep(0.4))
+    """The small pipeline; a step takes a while where tests want to step in: `Served.slow`."""
+    pipe, slow = small_pipeline(), Path(f"{sys.argv[2]}.slow")
+    pipe.unet.register_forward_hook(lambda *_: time.sleep(0.4 if slow.exists() else 0))
     return pipe
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from opening import APPLE, PATIENCE, Opened, expect
-from running import Served, free_port
+from running import Served
 
 from scribblediffusion.gallery import Gallery
 
@@ -136,11 +135,10 @@ def test_another_visitor_sees_nothing_of_it(chromium, served: Served, opened: Op
     other.close()
 
 
-def test_stop_midway_keeps_the_picture_and_its_attention(chromium, tmp_path: Path) -> None:
-    with Served(tmp_path, free_port(), "small", "slow") as served:
-        opened = Opened(chromium, served.url)
-        second = Opened(chromium, served.url)
-        opened.draw_circle()
+def test_stop_midway_keeps_the_picture_and_its_attention(chromium, served: Served, opened) -> None:
+    second = Opened(chromium, served.url)
+    opened.draw_circle()
+    with served.slow():
         opened.generate("a red apple", 30)
         opened.status("Noise remaining: 9")
         expect(opened.page.locator("#studio-explorer .stage.picture img")).to_be_visible()
@@ -148,51 +146,44 @@ def test_stop_midway_keeps_the_picture_and_its_attention(chromium, tmp_path: Pat
         second.status("1 picture is before yours")
         opened.page.get_by_role("button", name="Stop").click()
         opened.status(re.compile(r"Stopped after step \d+ of 30, with \d+% of the noise remaining"))
-        expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
-        second.status("Done. Seed")
-        expect(second.page.get_by_label("Prompt", exact=True)).to_have_value("a blue kite")
-        assert opened.run != second.run
-        for output in ("picture", "gif", "analysis"):
-            expect(opened.page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
-        kept = Gallery(served.gallery).get(opened.run)
-        trace = kept.open()
-        assert not trace.complete
-        assert 0 < len(trace.steps) < 30
-        assert kept.image is not None
-        opened.visit(served.url, run=opened.run)
-        opened.status("Opened")
-        expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
-        assert opened.wrong == second.wrong == []
-        opened.close()
-        second.close()
+    expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
+    second.status("Done. Seed")
+    expect(second.page.get_by_label("Prompt", exact=True)).to_have_value("a blue kite")
+    assert opened.run != second.run
+    for output in ("picture", "gif", "analysis"):
+        expect(opened.page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
+    kept = Gallery(served.gallery).get(opened.run)
+    trace = kept.open()
+    assert not trace.complete
+    assert 0 < len(trace.steps) < 30
+    assert kept.image is not None
+    opened.visit(served.url, run=opened.run)
+    opened.status("Opened")
+    expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
+    assert second.wrong == []
+    second.close()
 
 
-def test_a_permalink_survives_a_restart(chromium, tmp_path: Path) -> None:
-    port = free_port()
-    with Served(tmp_path, port, "small") as served:
-        opened = Opened(chromium, served.url)
-        opened.page.get_by_role(
-            "button", name=re.compile("Begin with a drawing: a red apple")
-        ).click()
-        expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
-        opened.page.wait_for_timeout(800)
-        opened.generate("a red apple", 2)
-        opened.status("Done. Seed")
-        run = opened.run
-        opened.close()
-    with Served(tmp_path, port, "small") as served:
-        opened = Opened(chromium, served.url, run=run)  # another browser: no cookie is left
-        opened.status("Opened: the run of")
-        page = opened.page
-        expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
-        explorer = page.locator("#studio-explorer")
-        expect(explorer.locator(".stage.picture img")).to_have_attribute(
-            "src", re.compile("^data:")
-        )
-        expect(page.locator("#studio-gif img")).to_be_visible(timeout=PATIENCE)
-        opened.shows(lambda ink: ink > 1000)
-        assert opened.wrong == []
-        opened.close()
+def test_a_permalink_survives_a_restart(chromium, served: Served) -> None:
+    opened = Opened(chromium, served.url)
+    opened.page.get_by_role("button", name=APPLE).click()
+    expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+    opened.shows(lambda ink: ink > 1000)
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    run = opened.run
+    opened.close()
+    served.stop()
+    served.start()
+    opened = Opened(chromium, served.url, run=run)  # another browser: no cookie is left
+    opened.status("Opened: the run of")
+    expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
+    picture = opened.page.locator("#studio-explorer .stage.picture img")
+    expect(picture).to_have_attribute("src", re.compile("^data:"))
+    expect(opened.page.locator("#studio-gif img")).to_be_visible(timeout=PATIENCE)
+    opened.shows(lambda ink: ink > 1000)
+    assert opened.wrong == []
+    opened.close()
 
 
 def test_everything_from_the_keyboard(opened: Opened) -> None:

@@ -16,6 +16,8 @@ from running import Served, free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"
+#: More where the pictures are for the guide.
+STEPS = 12 if os.environ.get("SCREENSHOTS") else 4
 MUSHROOM = "Begin with a drawing: a red mushroom on a green background"
 
 
@@ -58,7 +60,7 @@ def begin(opened: Opened, steps: int) -> None:
 def test_the_guide_step_by_step(chromium, shipped: Served, shots: Path) -> None:
     opened = Opened(chromium, shipped.url)
     page = opened.page
-    begin(opened, 12)
+    begin(opened, STEPS)
     explorer = page.locator("#studio-explorer")
     shoot(opened, shots, "light")
     words = explorer.get_by_role("group", name=re.compile("^Words"))
@@ -90,7 +92,7 @@ def test_other_looks(chromium, shipped: Served, shots: Path, name: str) -> None:
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     theme, options = ("dark", {}) if name == "dark" else ("light", phone)
     opened = Opened(chromium, shipped.url, theme=theme, **options)
-    begin(opened, 8)
+    begin(opened, STEPS)
     explorer = opened.page.locator("#studio-explorer")
     words = explorer.get_by_role("group", name=re.compile("^Words"))
     words.get_by_role("button", name=re.compile("^mushroom")).first.click()
