@@ -83,6 +83,12 @@ class Condition:
         return any(prompt.strip() for prompt in self.prompts)
 
     @property
+    def one_sketch(self) -> bool:
+        """Whether the ink of the first picture tells of all: no masks, the same ink everywhere."""
+        inks = {None if s is None else s.ink.tobytes() for s in self.sketches}
+        return len(inks) == 1 and all(s is None or s.mask is None for s in self.sketches)
+
+    @property
     def has_sketch(self) -> bool:
         """Whether any picture of the batch has ink."""
         return bool(self.regions.any())
@@ -560,8 +566,9 @@ class ScribblePipeline(DiffusionPipeline):
         )
         sketch = condition.sketches[0]
         drawn = None if sketch is None else np.asarray(sketch.to_image())
+        more = {} if condition.one_sketch else {"sketches": list(condition.sketches)}
         for observer in list(self.observers):
-            observer.run_begins(list(condition.prompts), drawn, settings)
+            observer.run_begins(list(condition.prompts), drawn, settings, **more)
 
     def _tell(self, step: Step) -> None:
         observers = list(self.observers)

@@ -17,6 +17,7 @@ from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import CONDITION, Column
 from scribblediffusion.attention.trace import AttentionTrace, decode
 from scribblediffusion.errors import SettingError, TraceError, TraceFileError
+from scribblediffusion.sketch import Sketch
 
 AUDIT = Audit((LayerAudit("down.attn2", 1e-7, 3e-7, 3, 3),), "float32", 1e-4, (0, 1))
 
@@ -63,6 +64,20 @@ def test_everything_comes_back(trace: AttentionTrace, tmp_path: Path, dtype: str
         assert np.abs(again.attention().sum(2) - 1).max() < 5e-4
     assert np.abs(again.heat_map().sum((-2, -1)) - 1).max() < 5e-5
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sketches_and_masks_come_back_bit_for_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    ink, mask = rng.random((256, 256)), rng.random((256, 256)) < 0.5
+    sketches = (Sketch(ink, mask=mask), None, Sketch(ink))
+    trace = made(batch=3, sketch=np.asarray(sketches[0].to_image()), sketches=sketches)
+    again = AttentionTrace.load(trace.save(tmp_path / "trace.safetensors"))
+    assert [s is None for s in again.sketches] == [False, True, False]
+    for one in (0, 2):
+        assert np.array_equal(again.sketches[one].ink, sketches[one].ink)
+    assert np.array_equal(again.sketches[0].mask, mask)
+    assert again.sketches[2].mask is None
+    assert storage.to_bytes(again) == storage.to_bytes(trace)
 
 
 def test_u8_has_its_stated_error_everywhere() -> None:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -53,6 +55,15 @@ def test_a_drawn_run_is_repeated_bit_for_bit(scribble, gallery, model, drawing, 
     assert f"the same bits as run {new.id}" in again.last
 
 
+def test_where_the_picture_cannot_be_written_the_drawn_run_is_kept(
+    scribble, gallery, model, drawing, tmp_path
+):
+    (tmp_path / "out.png").mkdir()
+    done = scribble("draw", drawing, "a cat", "--steps", 1, "--model", model, "--output", "out.png")
+    assert done.status == 1
+    assert [run.prompt for run in gallery] == ["a cat"]
+
+
 def test_no_sketch_and_a_model_named_from_another_folder(
     scribble, gallery, model, tmp_path, monkeypatch
 ):
@@ -72,6 +83,63 @@ def test_a_batch_of_one_generator_and_several_prompts(scribble, gallery, model, 
     run = gallery.add(extractor.trace, sketch=Sketch.from_image(drawing))
     done = scribble("gallery", "rerun", run.id, "--model", model)
     assert done.last == f"the same bits as run {run.id}: 2 pictures"
+
+
+def other_drawing(tmp_path):
+    image = Image.new("L", (256, 256), 255)
+    ImageDraw.Draw(image).line((20, 30, 230, 200), fill=0, width=6)
+    image.save(tmp_path / "other.png")
+    return tmp_path / "other.png"
+
+
+@pytest.mark.parametrize(
+    ("sketches", "masks"),
+    [
+        (["sketch.png"] * 2, None),
+        (["sketch.png", "other.png"], None),
+        ([None, "other.png"], None),
+        (["sketch.png", None], None),
+        (["sketch.png", "other.png"], ["mask.png", None]),
+        (["sketch.png", "sketch.png"], [None, "mask.png"]),
+        (["sketch.png"], "mask.png"),
+    ],
+)
+def test_a_trace_alone_holds_all_that_its_pictures_were_made_of(
+    scribble, gallery, model, drawing, tmp_path, monkeypatch, sketches, masks
+):
+    monkeypatch.chdir(tmp_path)
+    other_drawing(tmp_path)
+    pipe = ScribblePipeline.from_pretrained(model, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    with RealAttentionExtractor(pipe) as extractor:
+        made = pipe(["a red apple", "a kite"][: len(sketches)], sketches, sketch_mask=masks,
+                    num_inference_steps=2, generator=seeded(9)[0])  # fmt: skip
+    run = gallery.add(extractor.trace)
+    again = run.sketches()
+    for number, sketch in enumerate(made.sketches):
+        kept = again[number if len(again) > 1 else 0]
+        assert (kept is None) == (sketch is None)
+        if sketch is not None:
+            assert np.array_equal(kept.ink, sketch.ink)
+            assert np.array_equal(kept.active, sketch.active)
+    done = scribble("gallery", "rerun", run.id, "--model", model)
+    assert done.last.startswith(f"the same bits as run {run.id}"), done
+    new = gallery.list().runs[0]
+    assert {n for n in new.files if "sketch" in n or "mask" in n} == {
+        n for n in run.files if "sketch" in n or "mask" in n
+    }
+    assert gallery.verify() == ()
+
+
+def test_a_record_of_another_shape_is_refused_in_a_line(refused, gallery, model, run):
+    record = json.loads((run.folder / "run.json").read_text())
+    for strange in (
+        {"settings": [], "seed": None},
+        {"settings": None, "seed": "x"},
+        {"settings": {"seeds": 3}, "versions": [], "steps": {}, "seed": None},
+    ):
+        (run.folder / "run.json").write_text(json.dumps(record | strange))
+        assert "without a seed" in refused("gallery", "rerun", run.id)
 
 
 def test_a_stopped_run_is_repeated_as_far_as_it_went(scribble, gallery, model, drawing):

@@ -35,6 +35,7 @@ from scribblediffusion.attention.run import Run
 from scribblediffusion.attention.taps import Tap
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import CaptureError, SettingError, SeveralRunsError
+from scribblediffusion.sketch import Sketch
 
 
 class CaptureWarning(UserWarning):
@@ -251,11 +252,17 @@ class RealAttentionExtractor:
     # ── a pipeline that tells about its runs (layout.RunObserver) ────────────────────────────
 
     def run_begins(
-        self, prompts: list[str], sketch: np.ndarray | None, settings: Mapping[str, Any]
+        self,
+        prompts: list[str],
+        sketch: np.ndarray | None,
+        settings: Mapping[str, Any],
+        *,
+        sketches: Sequence[Sketch | None] = (),
     ) -> None:
         """The pipeline begins a run: the denoiser calls that follow are one."""
         run = Run(threading.current_thread())
         run.asked, run.sketch, run.settings = tuple(prompts), sketch, dict(settings)
+        run.sketches = tuple(sketches)
         self._recording.announce(run)
 
     def step_ends(self, preview: np.ndarray | None) -> None:

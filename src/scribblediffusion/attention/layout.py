@@ -19,7 +19,8 @@ itself on enter and removes itself on exit; the pipeline calls, on the thread th
 
 - `prompts`: list[str], one for each picture. `sketch`: uint8 ``[H, W]`` of the first picture, as
   the model read it, or None. `settings`: plain JSON values (seed, steps, guidance, sizes …), kept
-  with the trace.
+  with the trace. `sketches=[Sketch or None, …]`, one for each picture, is given too where `sketch`
+  does not tell all: where there are masks, or pictures have sketches of their own.
 - `preview`: uint8 ``[h, w, 3]`` of the first picture, or None. Decode one only if some observer
   has `wants_previews` true.
 - `pictures`: uint8 ``[H, W, 3]`` each. A run that is stopped or fails never gets this call; its
@@ -40,6 +41,7 @@ import numpy as np
 from scribblediffusion.attention.records import Prompt, Region, Token, Word, region_name
 from scribblediffusion.errors import CaptureError
 from scribblediffusion.prompt import Reading
+from scribblediffusion.sketch import Sketch
 
 __all__ = ["KeyLayout", "RunObserver", "prompt_record", "region_name"]
 
@@ -50,7 +52,12 @@ class RunObserver(Protocol):
     wants_previews: bool
 
     def run_begins(
-        self, prompts: list[str], sketch: np.ndarray | None, settings: Mapping[str, Any]
+        self,
+        prompts: list[str],
+        sketch: np.ndarray | None,
+        settings: Mapping[str, Any],
+        *,
+        sketches: Sequence[Sketch | None] = (),
     ) -> None:
         """A run begins: its denoiser calls follow."""
         ...

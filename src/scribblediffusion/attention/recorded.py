@@ -33,6 +33,7 @@ from scribblediffusion.attention.selecting import (
     pick_steps,
 )
 from scribblediffusion.errors import NotRecordedError, SettingError, TraceError
+from scribblediffusion.sketch import Sketch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +60,8 @@ class Recorded:
         picture_size: (height, width) in pixels of the pictures; None if not known.
         pictures: uint8 ``[H, W, 3]``, one for each picture of the batch, or none.
         sketch: uint8 ``[H, W]`` of the first picture, as the model read it, or None.
+        sketches: One for each picture (None where it has none), where `sketch` alone does not tell
+            them: a mask says where they count, or the pictures have sketches of their own.
         previews: uint8 ``[n, h, w, 3]``: first picture after step index 0, 1, …, or None.
         complete: False for a run that ended before its last step.
     """
@@ -79,6 +82,7 @@ class Recorded:
     picture_size: tuple[int, int] | None = None
     pictures: tuple[np.ndarray, ...] = ()
     sketch: np.ndarray | None = None
+    sketches: tuple[Sketch | None, ...] = ()
     previews: np.ndarray | None = None
     complete: bool = True
 

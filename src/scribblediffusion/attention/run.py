@@ -24,6 +24,7 @@ from scribblediffusion.attention.proof import Codes
 from scribblediffusion.attention.records import CONDITION, Column, Layer, Prompt, Region, Step
 from scribblediffusion.attention.schedule import Clock
 from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.sketch import Sketch
 
 #: (layer, source): a layer has a record for the condition and one for each IP-Adapter.
 Name = tuple[str, str]
@@ -156,6 +157,7 @@ class Run:
         self.asked: tuple[str, ...] = ()
         self.pictures: tuple[np.ndarray, ...] = ()
         self.sketch: np.ndarray | None = None
+        self.sketches: tuple[Sketch | None, ...] = ()
         self.previews: list[np.ndarray] = []
         self.proved: list[int] = []
         self._steps: list[Step] = []
@@ -171,7 +173,7 @@ class Run:
         """A run of its own for the rest of this one, from the call that goes on: same clock."""
         rest = Run(thread)
         rest.clock, rest.announced = self.clock, self.announced
-        rest.settings, rest.sketch = self.settings, self.sketch
+        rest.settings, rest.sketch, rest.sketches = self.settings, self.sketch, self.sketches
         # What is the rest's now may come back to this run's condition: they do not take turns.
         rest.identity, self.identity = self.identity, rest.identity
         rest.calls, self.calls = 1, self.calls - 1
@@ -326,6 +328,7 @@ class Run:
             picture_size=pictures[0].shape[:2] if pictures else frame.picture_size,
             pictures=pictures,
             sketch=self.sketch,
+            sketches=self.sketches,
             previews=np.stack(previews) if previews else None,
             complete=self.complete and not self.late,
         )

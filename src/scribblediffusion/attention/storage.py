@@ -2,7 +2,8 @@
 
 The file holds the tensors ``attention/<step>/<layer>``, ``[batch, heads, columns, places]`` (with
 ``u8-sqrt`` it is ``deflated/<step>/<layer>``, the same bytes through zlib: half the size), and, if
-the trace has them, ``picture/<i>``, ``sketch`` and ``previews``. Its metadata hold one entry,
+the trace has them, ``picture/<i>``, ``sketch``, ``sketch/<i>``, ``mask/<i>`` (a bit for each pixel)
+and ``previews``. Its metadata hold one entry,
 ``scribblediffusion.trace``: JSON of everything else, with ``schema`` and ``sha256``, the digest of
 the whole file with the digest's own 64 characters written as zeros. A file of which any byte was
 lost or changed is refused by name. The same trace gives the same bytes.
@@ -34,6 +35,7 @@ from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import Column, Layer, Prompt, Region, Step, Token, Word
 from scribblediffusion.attention.trace import AttentionTrace, decode
 from scribblediffusion.errors import SettingError, TraceError, TraceFileError
+from scribblediffusion.sketch import Sketch
 
 #: Version of the file's layout; a reader refuses those it does not know.
 SCHEMA = 2
@@ -99,6 +101,8 @@ def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
     tensors |= {f"picture/{i}": picture for i, picture in enumerate(trace.pictures)}
     if trace.sketch is not None:
         tensors["sketch"] = trace.sketch
+    for i, sketch in enumerate(trace.sketches):
+        tensors |= _of_sketch(i, sketch)
     if trace.previews is not None:
         tensors["previews"] = trace.previews
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -223,6 +227,7 @@ def _header(trace: AttentionTrace) -> dict[str, Any]:
         "picture_size": trace.picture_size,
         "complete": trace.complete,
         "pictures": len(trace.pictures),
+        "sketches": len(trace.sketches),
         "batch": trace.batch,
     }
 
@@ -268,9 +273,28 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Attentio
         picture_size=header["picture_size"] and tuple(header["picture_size"]),
         pictures=tuple(tensors[f"picture/{i}"] for i in pictures),
         sketch=tensors.get("sketch"),
+        sketches=tuple(_sketch(tensors, i) for i in range(header.get("sketches", 0))),
         previews=tensors.get("previews"),
         complete=header["complete"],
     )
+
+
+def _of_sketch(number: int, sketch: Sketch | None) -> dict[str, np.ndarray]:
+    """The tensors of one picture's sketch."""
+    if sketch is None:
+        return {}
+    tensors = {f"sketch/{number}": np.asarray(sketch.to_image())}
+    if sketch.mask is not None:
+        tensors[f"mask/{number}"] = np.packbits(sketch.mask)
+    return tensors
+
+
+def _sketch(tensors: dict[str, np.ndarray], number: int) -> Sketch | None:
+    drawn, bits = (tensors.get(f"{kind}/{number}") for kind in ("sketch", "mask"))
+    if drawn is None:
+        return None
+    mask = None if bits is None else np.unpackbits(bits).reshape(drawn.shape)
+    return Sketch((255 - drawn.astype(np.float32)) / 255, mask=mask)
 
 
 def _layer(values: dict[str, Any]) -> Layer:

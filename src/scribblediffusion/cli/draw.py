@@ -77,13 +77,15 @@ def draw(
     cleaned = _cleaned(sketch, mask)
     generators = dials.seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
-    for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
-        write_picture(target, picture, prompt, seed + number)
-        typer.echo(str(target))
-    if trace is not None:
+    run = None
+    if trace is not None:  # kept first, so that it is not lost where the picture cannot be written
         from scribblediffusion.gallery import Gallery
 
         run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model_name(model)})
+    for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
+        write_picture(target, picture, prompt, seed + number)
+        typer.echo(str(target))
+    if run is not None and trace is not None:
         typer.echo(f"run {run.id} in {run.folder}")
         typer.echo(str(trace.audit))
     typer.echo(f"seed {seed}")

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scribblediffusion.cli.progress import progress
 from scribblediffusion.cli.rerun import rerun
-from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run
+from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run, part_of
 from scribblediffusion.cli.terminal import on_terminal, readable, say, shortened, show
 from scribblediffusion.errors import GalleryError, InputError
 
 if TYPE_CHECKING:
     from scribblediffusion.gallery import Damage, Gallery, Page, Run
 
-Kind = TypeVar("Kind", dict[str, Any], list[Any])
 RunName = Annotated[str, typer.Argument(metavar="RUN", help=RUN_HELP)]
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN", help=RUN_HELP)]
 
@@ -253,24 +252,18 @@ def _known(run: Run) -> Iterator[tuple[str, str]]:
     except GalleryError as error:
         yield "record", str(error)
         return
-    for name, value in _part(record, "settings", dict).items():
+    for name, value in part_of(record, "settings", dict).items():
         if value is not None:
             yield str(name).replace("_", " "), readable(value)
-    steps = _part(record, "steps", list)
+    steps = part_of(record, "steps", list)
     if steps:
         known = [f"{100 * n:.0f} %" for n in map(_noise, (steps[0], steps[-1])) if n is not None]
         noise = f", noise remaining {' to '.join(known)}" if known else ""
         early = "" if record.get("complete", True) else ", ended early"
         yield "steps", f"{len(steps)}{noise}{early}"
-    for name, value in _part(record, "versions", dict).items():
+    for name, value in part_of(record, "versions", dict).items():
         yield str(name), readable(value)
-    yield "audit", readable(_part(record, "audit", dict).get("says", "none was made"))
-
-
-def _part(record: dict[str, Any], name: str, kind: type[Kind]) -> Kind:
-    """A part of a record; empty where it is not what we write: a run may come from anybody."""
-    part = record.get(name)
-    return part if isinstance(part, kind) else kind()
+    yield "audit", readable(part_of(record, "audit", dict).get("says", "none was made"))
 
 
 def _noise(step: object) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from scribblediffusion.cli.capture import OURS, captured
 from scribblediffusion.cli.painting import paint
-from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run
+from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run, part_of
 from scribblediffusion.cli.terminal import say
 from scribblediffusion.errors import InputError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from scribblediffusion.attention.trace import AttentionTrace
     from scribblediffusion.gallery import Run
+    from scribblediffusion.sketch import Sketch
 
 _PICTURE = re.compile(r"image(?:-(\d+))?\.png")
 _DIALS = ("num_inference_steps", "guidance_scale", "sketch_guidance_scale")
@@ -57,14 +59,14 @@ class Recipe:
             GalleryError: its record is damaged.
         """
         record = run.record
-        settings = dict(record.get("settings") or {})
-        told = settings.get("seeds") or [record.get("seed")]
+        settings = part_of(record, "settings", dict)
+        told = part_of(settings, "seeds", list) or [record.get("seed")]
         seeds = tuple(seed for seed in told if isinstance(seed, int))
         if len(seeds) != len(told):
             raise InputError(f"run {run.id} was drawn without a seed: it cannot be repeated")
-        made_by = str((record.get("versions") or {}).get("model") or OURS).split(" ", 1)
+        made_by = str(part_of(record, "versions", dict).get("model") or OURS).split(" ", 1)
         own = settings["model"] if "model" in settings else _folder(made_by[1:])
-        steps = [s.get("index", 0) for s in record.get("steps") or []]
+        steps = [s.get("index", 0) for s in part_of(record, "steps", list) if isinstance(s, dict)]
         stopped = max(steps) + 1 if steps and not record.get("complete", True) else None
         return cls(
             prompts=_prompts(run, len(seeds)),
@@ -92,10 +94,10 @@ def rerun(
     kept_in, kept = find_run(run, gallery)
     before = pictures_of(kept)
     recipe = Recipe.of(kept, model)
-    sketch = kept.sketch()
-    trace = _repeated(recipe, sketch)
+    sketches = kept.sketches()
+    trace = _repeated(recipe, sketches)
     settings = {"model": recipe.model, "rerun_of": kept.id}
-    new = kept_in.add(trace, sketch=sketch, settings=settings)
+    new = kept_in.add(trace, sketch=sketches[0], settings=settings)
     say(f"run {new.id} in {new.folder}")
     if not before:
         say(f"run {kept.id} has no picture to compare with")
@@ -142,7 +144,7 @@ def compared(before: tuple[np.ndarray, ...], after: tuple[np.ndarray, ...]) -> s
     return f"not the same: {share:.1%} of the pixels differ, by at most {most} of 255"
 
 
-def _repeated(recipe: Recipe, sketch: Any) -> AttentionTrace:
+def _repeated(recipe: Recipe, sketches: Sequence[Sketch | None]) -> AttentionTrace:
     if recipe.pipeline != OURS:
         if recipe.model is None:
             raise InputError(
@@ -158,7 +160,7 @@ def _repeated(recipe: Recipe, sketch: Any) -> AttentionTrace:
     trace: Any = paint(
         recipe.model,
         recipe.prompts,
-        sketch,
+        list(sketches) if len(sketches) > 1 else sketches[0],
         seeded[0] if one_for_all else seeded,
         recipe.settings,
         stop_after=recipe.stopped_after,
@@ -186,7 +188,7 @@ def _folder(told: list[str]) -> str | None:
 
 def _reasons(kept: Run, trace: AttentionTrace) -> list[str]:
     """What else is not as it was: versions of the libraries."""
-    before = kept.record.get("versions") or {}
+    before = part_of(kept.record, "versions", dict)
     changed = [
         f"{name} {before.get(name, 'none')} → {now}"
         for name, now in trace.versions.items()

@@ -10,20 +10,21 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from scribblediffusion.gallery import manifest
-from scribblediffusion.gallery.run import IMAGE, MASK, RECORD, SKETCH, TRACE, read_record
+from scribblediffusion.gallery.run import IMAGE, MASK, RECORD, SKETCH, TRACE, numbered, read_record
 from scribblediffusion.sketch import Sketch
 
 if TYPE_CHECKING:
     from scribblediffusion.attention.trace import AttentionTrace
 
-#: The pictures of a run, in order.
-IMAGES = re.compile(r"image(-\d+)?\.png")
+Drawing: TypeAlias = "Sketch | Image.Image | np.ndarray"
+#: The pictures of a run, their sketches and masks.
+IMAGES = re.compile(r"(image|sketch|mask)(-\d+)?\.png")
 #: How every PNG file begins.
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
@@ -32,7 +33,7 @@ def fill(
     place: Path,
     trace: AttentionTrace | None,
     picture: Image.Image | np.ndarray | None,
-    sketch: Sketch | Image.Image | np.ndarray | None,
+    sketch: Drawing | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write trace, picture and sketch into a folder, and put together what `run.json` will say."""
@@ -46,17 +47,36 @@ def fill(
     record = _merged(said, trace, plain(settings))
     label = record["prompt"], record["seed"]
     for path in sorted(place.glob("*.png")):
-        if path.name in (SKETCH, MASK) or IMAGES.fullmatch(path.name):
+        if IMAGES.fullmatch(path.name):
             label_png(path, *label)
     pictures = trace.pictures if trace is not None and picture is None else (picture,)
     for number, image in enumerate(pictures, 1):
-        name = IMAGE if number == 1 else f"image-{number}.png"
+        name = numbered(IMAGE, number)
         if image is not None and not (place / name).is_file():
             write_png(place / name, image, *label)
-    drawn = sketch if sketch is not None else trace.sketch if trace is not None else None
-    if drawn is not None and not (place / SKETCH).is_file():
-        record |= _write_sketch(place, drawn, *label)
-    return record
+    drawings = _drawings(sketch, trace)
+    for number, drawn in enumerate(drawings, 1):
+        if drawn is not None and not (place / numbered(SKETCH, number)).is_file():
+            record |= _write_sketch(place, number, drawn, *label)
+    return record | ({"sketches": len(drawings)} if len(drawings) > 1 else {})
+
+
+def _drawings(sketch: Drawing | None, trace: AttentionTrace | None) -> list[Drawing | None]:
+    """The sketches of the pictures, or one for all; the first is the one given, if any."""
+    found: list[Drawing | None] = [sketch]
+    if trace is not None:
+        own = trace.sketches
+        found = list(own) if len({_bits(one) for one in own}) > 1 else [*own[:1]] or [trace.sketch]
+        if sketch is not None:
+            found[0] = sketch
+    return found
+
+
+def _bits(sketch: Sketch | None) -> object:
+    """Tells sketches apart."""
+    if sketch is None:
+        return None
+    return sketch.ink.tobytes(), None if sketch.mask is None else sketch.mask.tobytes()
 
 
 def _merged(
@@ -75,14 +95,19 @@ def _merged(
 
 
 def _write_sketch(
-    place: Path, sketch: Sketch | Image.Image | np.ndarray, prompt: str, seed: object
+    place: Path, number: int, sketch: Drawing, prompt: str, seed: object
 ) -> dict[str, Any]:
+    """Write the sketch of one picture and its mask; what the record says of the first."""
+    path = place / numbered(SKETCH, number)
     if not isinstance(sketch, Sketch):
-        write_png(place / SKETCH, sketch, prompt, seed)
+        write_png(path, sketch, prompt, seed)
         return {}
-    write_png(place / SKETCH, sketch.to_image(), prompt, seed)
+    write_png(path, sketch.to_image(), prompt, seed)
     if sketch.mask is not None:
-        write_png(place / MASK, Image.fromarray(sketch.mask), prompt, seed)
+        mask = Image.fromarray(sketch.mask)
+        write_png(place / numbered(MASK, number), mask, prompt, seed)
+    if number > 1:
+        return {}
     cleaning = None if sketch.cleaning is None else plain(sketch.cleaning)
     return {"sketch": {"cleaning": cleaning, "masked": sketch.mask is not None}}
 

@@ -34,6 +34,8 @@ TRACE = "trace.safetensors"
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 FOLDER = re.compile(rf"[0-9]{{6}}-[a-z0-9-]{{1,40}}-({ID.pattern})")
+#: More pictures than any batch has.
+MOST_PICTURES = 10_000
 #: The last second of the calendar that is one in every time zone; an id can tell a later time.
 _LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
@@ -182,21 +184,42 @@ class Run:
 
         return AttentionTrace.load(self.checked(TRACE))
 
-    def sketch(self) -> Sketch | None:
+    def sketch(self, number: int = 1) -> Sketch | None:
         """The sketch exactly as the model read it, mask included; None for a run without one.
+
+        Args:
+            number: of which picture, from 1, where the pictures have sketches of their own.
 
         Raises:
             GalleryError: its file is damaged.
         """
-        if self._path(SKETCH) is None and SKETCH not in self.files:
+        names = numbered(SKETCH, number), numbered(MASK, number)
+        if self._path(names[0]) is None and names[0] not in self.files:
             return None
-        mask = self.checked(MASK) if MASK in self.files else None
-        with Image.open(self.checked(SKETCH)) as drawn:
+        mask = self.checked(names[1]) if names[1] in self.files else None
+        with Image.open(self.checked(names[0])) as drawn:
             inside = None
             if mask is not None:
                 with Image.open(mask) as image:
                     inside = np.asarray(image.convert("L")) > 127
-            return Sketch.from_ink(drawn, cleaning=_cleaning(self.record), mask=inside)
+            cleaning = _cleaning(self.record) if number == 1 else None
+            return Sketch.from_ink(drawn, cleaning=cleaning, mask=inside)
+
+    def sketches(self) -> tuple[Sketch | None, ...]:
+        """The sketches of the pictures in their order, or the one that is that of all of them.
+
+        Raises:
+            GalleryError: a file is damaged.
+        """
+        told = self.record.get("sketches")
+        count = told if isinstance(told, int) and 1 < told <= MOST_PICTURES else 1
+        return tuple(self.sketch(number) for number in range(1, count + 1))
+
+
+def numbered(name: str, number: int) -> str:
+    """The file of one picture of a batch: image.png, then image-2.png."""
+    path = Path(name)
+    return name if number == 1 else f"{path.stem}-{number}{path.suffix}"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
