@@ -4,6 +4,15 @@
     "studio-board": "Drawing board. Draw with pen, finger or mouse; from the keyboard, upload a picture or begin with a drawing below.",
     "studio-mask": "Board of the part that counts. Paint over it with pen, finger or mouse.",
   };
+  // When the page is left, Gradio gives up the stream that it listens to, and calls that an error:
+  // first the stream, then each event that waited for it.
+  const complain = console.error;
+  let left = 0;
+  console.error = (...what) => {
+    if (what[0]?.name === "AbortError") left = Date.now();
+    else if (Date.now() - left > 1000 || !what.join(" ").includes("Connection errored out")) complain.apply(console, what);
+  };
+
   let last = "studio-board"; // the one that was pointed at or focused: its strokes are undone
   const touched = (event) => {
     const at = event.target.closest?.("#studio-board, #studio-mask");
