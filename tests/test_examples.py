@@ -2,10 +2,12 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -46,20 +48,48 @@ def test_every_sketch_that_ships_has_a_prompt_and_ink():
     assert cleanings["sailboat.jpg"].flattened
 
 
-def test_a_saved_run_is_drawn_without_torch_or_diffusers(trace, tmp_path):
-    trace.save(tmp_path / "run.safetensors")
+def without_model(*arguments):
+    """`examples/saved_run.py` where neither torch nor diffusers can be imported; what it says."""
     script = (
         "import runpy, sys\n"
         "for name in ('torch', 'diffusers', 'transformers'): sys.modules[name] = None\n"
-        f"sys.argv = ['saved_run.py', {str(tmp_path / 'run.safetensors')!r}, 'apple']\n"
+        f"sys.argv = {['saved_run.py', *map(str, arguments)]!r}\n"
         f"runpy.run_path({str(EXAMPLES / 'saved_run.py')!r}, run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_saved_run_is_drawn_without_torch_or_diffusers(trace, tmp_path):
+    trace.save(tmp_path / "run.safetensors")
+    said = without_model(tmp_path / "run.safetensors", "apple")
     for name in ("analysis.png", "analysis.svg", "analysis.html"):
         assert (tmp_path / "run-views" / name).stat().st_size > 1000
-    assert "evolution-apple" in done.stdout
-    assert "apple" in done.stdout
+    assert "evolution-apple" in said
+    assert "apple" in said
+
+
+def test_the_trace_that_ships_is_a_real_run_and_is_drawn(tmp_path):
+    shutil.copy(EXAMPLES / "traces" / "fish.safetensors", tmp_path)
+    trace = AttentionTrace.load(tmp_path / "fish.safetensors")
+    assert trace.audit is not None
+    assert trace.audit.passed
+    assert len(trace.steps) == 8
+    assert trace.picture is not None
+    assert trace.picture.shape == (256, 256, 3)
+    sketch = Sketch.from_image(EXAMPLES / "sketches" / "fish.png")
+    assert np.array_equal(trace.sketch, np.asarray(sketch.to_image()))
+    prompts = json.loads((EXAMPLES / "sketches" / "prompts.json").read_text(encoding="utf-8"))
+    assert trace.prompt == prompts["fish.png"]
+    for step in trace.steps:
+        total = sum(trace.stream(name, step=step.index) for name in ("text", "sketch"))
+        assert total == pytest.approx(np.ones(trace.grid), abs=0.05)  # rounded to 8 bits
+    said = without_model(tmp_path / "fish.safetensors", "fish")
+    assert "fish" in said
+    (film,) = (tmp_path / "fish-views").glob("evolution-fish-*.gif")
+    with Image.open(film) as evolution:
+        assert getattr(evolution, "n_frames", 1) == 8
 
 
 def test_a_trace_shows_itself_in_a_notebook(trace):

@@ -1,6 +1,7 @@
 """Pearson's r against scipy's; settled; undefined."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -49,3 +50,14 @@ def test_a_constant_map_has_no_correlation_and_says_so():
     assert gone.settled is None
     assert "undefined" in gone.verdict
     assert pearson(flat, map_) is None
+
+
+def test_each_step_with_the_last_as_worked_out_by_hand():
+    first, half, last = ([0.1, 0.1, 0.1, 0.3], [0.2, 0.1, 0.1, 0.0], [0.4, 0.2, 0.2, 0.0])
+    found = correlate_steps(
+        steps_like(*(np.reshape(m, (2, 2)) for m in (first, half, last))), "cat"
+    )
+    # (-1, -1, -1, 3)/20 · (1, 0, 0, -1)/5 = -1/25, over √(3/100) · √(2/25).
+    assert found.with_last == pytest.approx((-math.sqrt(2 / 3), 1, 1), abs=1e-5)
+    assert found.settled == 1
+    assert found.noise[1] == pytest.approx(2 / 3)

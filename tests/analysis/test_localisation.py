@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy import stats
+from small_traces import plain_trace
 
 from scribblediffusion.analysis.localisation import localise, localise_map, measure
 from scribblediffusion.errors import (
@@ -81,3 +82,32 @@ def test_the_wrong_object_is_where_a_good_map_is_not():
     assert found.elsewhere_chance.pointing == pytest.approx(36 / 256)
     assert "on another object" in str(found)
     assert localise_map(left, left).elsewhere is None
+
+
+def test_the_control_is_the_mean_of_the_other_words_each_measured_by_hand():
+    on = np.array([[True, False], [False, False]])
+    controls = [
+        np.array([[9.0, 1.0], [2.0, 3.0]]),  # 1, 1, 1
+        np.array([[0.2, 0.5], [0.1, 0.2]]),  # 0, 0, (0 + 1 + 1/2) / 3
+        np.ones((2, 2)),  # 1/4, 1/4 of a place of 1 + 1 - 1/4, 1/2
+    ]
+    found = localise_map(np.array([[1.0, 0.0], [0.0, 0.0]]), on, controls)
+    assert found.controls == 3
+    assert found.control is not None
+    means = ((1 + 0 + 1 / 4) / 3, (1 + 0 + 1 / 7) / 3, (1 + 1 / 2 + 1 / 2) / 3)
+    assert dataclasses.astuple(found.control) == pytest.approx(means)
+    assert dataclasses.astuple(found.chance) == pytest.approx((1 / 4, 1 / 4, 1 / 2))
+
+
+def test_controls_are_other_words_with_a_map_and_no_start_or_end():
+    maps = {"[CLS]": [0.1] * 4, "cat": [0.6, 0.1, 0.1, 0.1], "dog": [0.1, 0.5, 0.1, 0.1],
+            "gone": [0.0] * 4}  # fmt: skip
+    words = np.array([list(maps.values())], float).reshape(1, 4, 2, 2)
+    weights = np.concatenate([words, 1 - words.sum(axis=1, keepdims=True)], axis=1)
+    mask = np.array([[1, 0], [0, 0]])
+    found = localise(plain_trace(weights, [*maps, "[SEP]"]), "cat", mask)
+    assert found.controls == 1
+    assert found.control is not None
+    # "dog" is highest beside the object, and ties with two of three places there.
+    assert dataclasses.astuple(found.control) == pytest.approx((0, 0, (0 + 1 / 2 + 1 / 2) / 3))
+    assert dataclasses.astuple(found.measured) == pytest.approx((1, 1, 1))

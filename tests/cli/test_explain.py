@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from painted import PROMPT
 from PIL import Image
 
 from scribblediffusion.analysis.subjects import StepMaps, find_subject
+from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.sketch import Region
 
 
@@ -79,6 +81,32 @@ def test_files_that_are_no_traces(refused, tmp_path):
     assert "no run" in refused("explain", "01ABCDEF")
     assert "no run was named" in refused("explain", "")
     assert "no run" in refused("explain", "x" * 5000)
+
+
+def test_json_numbers_of_a_word_are_as_worked_out_by_hand(scribble, tmp_path):
+    maps = np.array([[0.1, 0.1, 0.1, 0.3], [0.2, 0.1, 0.1, 0.0], [0.4, 0.2, 0.2, 0.0]])
+    weights = np.stack([maps, 1 - maps], axis=1).reshape(3, 1, 1, 2, 2, 2)
+    trace = AttentionTrace.from_arrays({"layer": weights}, tokens=["cat", "[SEP]"])
+    trace.save(tmp_path / "cat.safetensors", dtype="float32")
+    (cat,) = scribble("explain", "cat.safetensors", "--format", "json").data["words"]
+    assert cat["share"] == pytest.approx((0.6 + 0.4 + 0.8) / 12)
+    # (-1, -1, -1, 3)/20 · (1, 0, 0, -1)/5 = -1/25, over √(3/100) · √(2/25).
+    assert cat["r_with_last"] == pytest.approx([-math.sqrt(2 / 3), 1, 1], abs=1e-5)
+    assert cat["settled_at_noise"] == pytest.approx(2 / 3)
+    share = [7 / 18, 4 / 18, 4 / 18, 3 / 18]  # of the whole run, place by place
+    shape = cat["shape"]
+    assert shape.pop("peak_at") == pytest.approx([0.25, 0.25])
+    assert shape.pop("centre") == pytest.approx([0.25 * 11 / 18 + 0.75 * 7 / 18] * 2)
+    assert shape == pytest.approx(
+        {
+            "entropy": -sum(p * math.log2(p) for p in share),
+            "evenness": -sum(p * math.log2(p) for p in share) / 2,
+            "peak": 4 * 7 / 18,
+            "spread": math.sqrt(2 * 0.25 * (11 / 18) * (7 / 18)),
+        },
+        abs=1e-5,
+    )
+    assert not cat["did_nothing"]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "html", "gif", "webp"])
