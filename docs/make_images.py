@@ -37,7 +37,7 @@ EXAMPLES = HERE.parent / "examples"
 SEED = 7
 #: Sketch, and the words whose maps the first picture of the documentation shows.
 HERO = (("fish", ("orange", "fish", "blue")), ("balloon", ("purple", "balloon", "yellow")))
-_SIDE, _GAP, _MARGIN, _HEAD, _FOOT = 280, 18, 28, 58, 84
+_SIDE, _GAP, _MARGIN, _HEAD, _FOOT = 280, 18, 28, 58, 94
 
 
 def run(pipe: ScribblePipeline, name: str, prompt: str = "", steps: int = 20) -> AttentionTrace:

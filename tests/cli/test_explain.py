@@ -106,7 +106,7 @@ def test_json_numbers_of_a_word_are_as_worked_out_by_hand(scribble, tmp_path):
         },
         abs=1e-5,
     )
-    assert not cat["did_nothing"]
+    assert cat["did_nothing"]  # nowhere more than an even share of two keys, 1/2
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "html", "gif", "webp"])

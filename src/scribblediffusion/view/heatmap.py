@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw
 
 from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import SettingError
@@ -122,17 +122,27 @@ def blended(
         sketch: dark lines on light paper, drawn over on request.
     """
     style = style or HeatStyle()
+    lines = (
+        None if sketch is None else _grey(sketch).point([(255 - v) * 4 // 5 for v in range(256)])
+    )
     if picture is None or style.opacity == 1:
-        image = coloured(values, size, scale, style)
-    elif style.opacity == 0:
-        image = as_image(picture, size)
-    else:
-        below = as_image(picture)
-        inner = _mixing_size(values.shape, below.size, size) if style.smooth else size
-        image = _resized(_over(_levels(values, inner, scale, style), below, style), size)
-    if sketch is not None:
-        lines = _resized(_grey(sketch).point([(255 - v) * 4 // 5 for v in range(256)]), size)
-        image = ImageChops.screen(image, Image.merge("RGB", [lines] * 3))
+        return _lined(coloured(values, size, scale, style), lines)
+    if style.opacity == 0:
+        return _lined(as_image(picture, size), lines)
+    below = as_image(picture)
+    inner = _mixing_size(values.shape, below.size, size) if style.smooth else size
+    image = _over(_levels(values, inner, scale, style), below, style)
+    if lines is not None and lines.size == inner:  # as for the mixture: far less, and as sharp
+        return _resized(_lined(image, lines), size)
+    return _lined(_resized(image, size), lines)
+
+
+def _lined(image: Image.Image, lines: Image.Image | None) -> Image.Image:
+    """With lines over it in white, as screen mode draws them; the image itself stays as it is."""
+    if lines is None:
+        return image
+    image = image.copy()
+    image.paste((255, 255, 255), mask=_resized(lines, image.size))
     return image
 
 
