@@ -76,6 +76,7 @@ def test_the_trace_that_ships_is_a_real_run_and_is_drawn(tmp_path):
     assert trace.audit is not None
     assert trace.audit.passed
     assert len(trace.steps) == 8
+    assert trace.versions["model"] == "ScribblePipeline"  # and not where its weights lay
     assert trace.picture is not None
     assert trace.picture.shape == (256, 256, 3)
     sketch = Sketch.from_image(EXAMPLES / "sketches" / "fish.png")
