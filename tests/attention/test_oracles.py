@@ -77,6 +77,7 @@ def test_every_layer_of_the_shipped_model_with_its_masks() -> None:
     assert {path.rsplit(".", 1)[-1] for path in checked} == {"attn1", "attn2"}
 
 
+@pytest.mark.filterwarnings("ignore:these maps are not what the model computed")
 def test_a_mask_that_is_overlooked_fails_the_shipped_models_audit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

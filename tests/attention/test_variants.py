@@ -173,6 +173,7 @@ def test_flux_with_its_own_ip_adapter() -> None:
     assert captured(pipe, options, branch="unconditional").prompt == "dim"
 
 
+@pytest.mark.filterwarnings("ignore:these maps are not what the model computed")
 @pytest.mark.parametrize("make", [sd3_with_ip_adapter, flux_with_ip_adapter])
 def test_a_wrong_adapter_fails_the_audit(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from scribblediffusion.attention import adapters

@@ -82,6 +82,12 @@ class Audit:
         return tuple(x.name for x in self.layers if x.produced < x.expected)
 
     @property
+    def wrong(self) -> bool:
+        """True if what is there does not fit: sums off 1, or outputs that it does not give."""
+        off = self.output_error is not None and not self.output_error <= self.tolerance
+        return off or self.row_sum_error > ROW_SUM_TOLERANCE
+
+    @property
     def passed(self) -> bool:
         """True if every record is there, every row sums to 1 and every layer's output fits."""
         return (

@@ -12,7 +12,7 @@ from torch import Tensor
 from scribblediffusion.attention.encoders import EncoderWatch, Row
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Prompt
-from scribblediffusion.attention.sight import said
+from scribblediffusion.attention.sight import at_work, said
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +44,16 @@ def rows_of_condition(
     """The rows of a foreign pipeline, by what their text encoders gave.
 
     Where comparing does not tell them apart (embeddings made beforehand or weighted, or a prompt
-    that is the same as the negative one) the pipeline's own word on guidance decides, with
-    diffusers' usual order.
+    that is the same as the negative one) the running pipeline's own word on guidance decides, with
+    diffusers' usual order. A hand-written loop says nothing: then every row is taken.
     """
     batch = condition.shape[0]
     if pipe is None:
         whole = tuple(range(batch)) if branch == "full" else ()
         return Rows(whole, tuple(Prompt(named=False) for _ in whole))
     rows = watch.rows(condition) if watch else [Row(Prompt(named=False), None)] * batch
-    guided = _guided(pipe)
+    pipe = at_work(pipe)
+    guided = pipe is not None and _guided(pipe)
     positive = [i for i, row in enumerate(rows) if row.positive]
     if not _told_apart(rows, len(positive), guided):
         positive = _by_order(pipe, batch, guided)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Prompt, Token, Word
-from scribblediffusion.attention.sight import is_running, texts_in_sight
+from scribblediffusion.attention.sight import at_work, texts_in_sight
 from scribblediffusion.prompt import Reading, read
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class EncoderWatch:
 
     def begins(self, name: str, tokenizer: Any, ids: Tensor) -> None:
         """An encoder is called with these token numbers."""
-        if is_running(self._pipe):  # not where another pipeline shares the encoder
+        if at_work(self._pipe) is not None:  # not where another pipeline shares the encoder
             self._admit()
         try:
             self._begins(name, tokenizer, ids)

@@ -29,8 +29,8 @@ from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import denoiser_of, find_sites
 from scribblediffusion.attention.frames import Wish
-from scribblediffusion.attention.guard import SURVIVABLE, reason
-from scribblediffusion.attention.recording import Recording
+from scribblediffusion.attention.guard import SURVIVABLE, reason, unbroken
+from scribblediffusion.attention.recording import NO_END, Recording
 from scribblediffusion.attention.run import Run
 from scribblediffusion.attention.taps import Tap
 from scribblediffusion.attention.trace import AttentionTrace
@@ -109,6 +109,15 @@ class RealAttentionExtractor:
     def __enter__(self) -> Self:
         if self._stack is not None:
             raise CaptureError("this extractor is attached already; leave its context first")
+        try:
+            with unbroken():
+                self._attach()
+            return self
+        except BaseException:
+            self._detach()
+            raise
+
+    def _attach(self) -> None:
         with ExitStack() as stack:
             recording = self._recording
             begins = self._denoiser.register_forward_pre_hook(recording.begins, with_kwargs=True)
@@ -122,11 +131,15 @@ class RealAttentionExtractor:
             stack.callback(ends.remove)
             self._attach_to_pipe(stack)
             self._stack = stack.pop_all()
-        return self
+
+    def _detach(self) -> None:
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
 
     def _refuse_a_second(self) -> None:
         """The first of our hooks on the denoiser holds it: nobody looks twice at one model."""
-        hooks = self._denoiser._forward_pre_hooks.values()
+        hooks = list(self._denoiser._forward_pre_hooks.values())  # others attach meanwhile
         owners = [getattr(hook, "__self__", None) for hook in hooks]
         holders = [owner for owner in owners if isinstance(owner, Recording)]
         if holders[0] is not self._recording:
@@ -152,9 +165,11 @@ class RealAttentionExtractor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            stack.close()
+        try:
+            with unbroken():
+                self._detach()
+        finally:
+            self._detach()  # if Ctrl-C came before it could be held back
         self._recording.close()
         if kind is None:
             self._say_what_is_missing()
@@ -169,6 +184,9 @@ class RealAttentionExtractor:
             silent = [(n, c.failure) for n, c in run.checks.items() if c.produced < run.recorded]
             for name, failure in silent:
                 notices.append(f"layer {name} gave no attention in some step: {failure}")
+            audit = run.audit()
+            if audit is not None and audit.wrong:
+                notices.append(f"these maps are not what the model computed: audit {audit}")
             notices += [f"to stay within the memory limit, {s}" for s in run.thinned]
         if notices:
             warnings.warn("; ".join(dict.fromkeys(notices)), CaptureWarning, stacklevel=3)
@@ -186,7 +204,10 @@ class RealAttentionExtractor:
                 why += ": guidance may be off; try branch='full'"
         elif not any(run.recorded for run in laid_out):
             there = max(run.clock.index for run in laid_out)
-            why = f"steps={wish.steps} fits none of the steps 0–{there} that ran"
+            asked = wish.steps if isinstance(wish.steps, slice) else sorted(wish.steps or ())
+            why = f"steps={asked} fits none of the steps 0–{there} that ran"
+            if wish.from_end and any(run.planned is None for run in laid_out):
+                why += f"; {NO_END}"
         else:
             why = (
                 "none of the hooked layers was used (a model that was compiled before hides them: "
@@ -309,7 +330,13 @@ def _refuse_layers(layers: Any) -> None:
 
 
 def _wanted_steps(steps: Any) -> frozenset[int] | slice | None:
-    if steps is None or isinstance(steps, slice):
+    if steps is None:
+        return None
+    if isinstance(steps, slice):
+        try:
+            steps.indices(0)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"steps={steps!r}: {error}") from error
         return steps
     numbers = list(steps) if isinstance(steps, Iterable) else [steps]
     whole = [n for n in numbers if isinstance(n, (int, np.integer)) and not isinstance(n, bool)]

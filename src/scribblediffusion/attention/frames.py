@@ -34,11 +34,21 @@ class Wish:
     every_token: bool
     steps: frozenset[int] | slice | None
 
+    @property
+    def from_end(self) -> bool:
+        """Whether some step is counted from the end, which takes a schedule."""
+        steps = self.steps
+        if isinstance(steps, slice):
+            return any(n is not None and n < 0 for n in (steps.start, steps.stop))
+        return steps is not None and min(steps) < 0
+
     def wants(self, index: int, total: int | None) -> bool:
         """Whether a step is to be recorded, of so many (None: not known)."""
         if self.steps is None:
             return True
         if isinstance(self.steps, slice):
+            if total is None and self.from_end:
+                return False
             return index in range(*self.steps.indices(index + 1 if total is None else total))
         return index in self.steps or (total is not None and index - total in self.steps)
 

@@ -31,9 +31,10 @@ from scribblediffusion.attention.branches import rows_of_condition, rows_of_layo
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import Site, denoiser_of, find_sites
 from scribblediffusion.attention.frames import Wish
+from scribblediffusion.attention.guard import unbroken
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Prompt, Region, Word
-from scribblediffusion.attention.sight import calls_said
+from scribblediffusion.attention.sight import at_work, calls_said
 from scribblediffusion.errors import (
     CaptureError,
     SettingError,
@@ -129,6 +130,15 @@ class KnockOut:
             raise CaptureError("this knock-out is open already; leave its context first")
         self._clock = schedule.Clock(self._running(), self._pipe)
         self._calls = self.applied = 0
+        try:
+            with unbroken():
+                self._attach()
+            return self
+        except BaseException:
+            self._detach()
+            raise
+
+    def _attach(self) -> None:
         with ExitStack() as stack:
             hook = self._denoiser.register_forward_pre_hook(self._begins, with_kwargs=True)
             stack.callback(hook.remove)
@@ -142,7 +152,11 @@ class KnockOut:
                 self._watch = EncoderWatch(self._pipe, lambda: None)
                 self._watch.attach(stack)
             self._stack = stack.pop_all()
-        return self
+
+    def _detach(self) -> None:
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
 
     def __exit__(
         self,
@@ -150,9 +164,11 @@ class KnockOut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            stack.close()
+        try:
+            with unbroken():
+                self._detach()
+        finally:
+            self._detach()  # if Ctrl-C came before it could be held back
         self._out = self._known = self._watch = None
         if kind is None and self._calls and not self.applied:
             raise CaptureError(
@@ -186,7 +202,7 @@ class KnockOut:
 
     def _running(self) -> Any:
         """The scheduler as it is now."""
-        return self._scheduler or getattr(self._pipe, "scheduler", None)
+        return self._scheduler or getattr(at_work(self._pipe) or self._pipe, "scheduler", None)
 
     def _chosen(self, condition: Tensor) -> Tensor:
         """Which keys of which rows, ``[B, K]`` bool; found once for each condition tensor."""

@@ -24,11 +24,13 @@ from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.recorder import record_layer
 from scribblediffusion.attention.run import Call, Run
-from scribblediffusion.attention.sight import calls_said, is_running
+from scribblediffusion.attention.sight import at_work, calls_said, is_running
 from scribblediffusion.attention.taps import Sighting
 from scribblediffusion.errors import CaptureError
 
 _log = logging.getLogger(__name__)
+
+NO_END = "steps that are counted from the end need a schedule: give scheduler="
 
 
 class Recording:
@@ -105,10 +107,9 @@ class Recording:
             return
         with self._gate:
             # A hand-written loop is inside the denoiser alone.
-            inside = [self.denoiser] if self.pipe is None else [self.pipe, self.denoiser]
-            others = self._threads - {me}
-            if any(is_running(target, other) for target in inside for other in others):
-                raise Mixed
+            for other in self._threads - {me}:
+                if is_running(self.denoiser, other) or at_work(self.pipe, other) is not None:
+                    raise Mixed
             self._threads = {me}
 
     # ── a denoiser call ──────────────────────────────────────────────────────────────────────
@@ -144,7 +145,7 @@ class Recording:
         condition = given.get("encoder_hidden_states")
         if not isinstance(sample, Tensor) or not isinstance(condition, Tensor):
             raise CaptureError("the denoiser was called without sample or encoder_hidden_states")
-        scheduler = self._scheduler or getattr(self.pipe, "scheduler", None)
+        scheduler = self._scheduler or getattr(at_work(self.pipe) or self.pipe, "scheduler", None)
         given_time = schedule.number(given.get("timestep"))
         run = self._run_of(scheduler, condition, given_time)
         run.calls += 1
@@ -165,6 +166,8 @@ class Recording:
             run.declare(self.sites)
             run.late = self._begun_before(run, first, count)
             run.planned = run.clock.planned(count)
+            if run.planned is None and self.wish.from_end:
+                self.notice(NO_END)
             picture = Picture(self.pipe, self._layout(), sample, condition.shape[1], given)
             self._lay_out(run, picture, rows)
         total = None if run.planned is None else run.planned[-1] + 1

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scribblediffusion.attention.records import Step
-from scribblediffusion.attention.sight import is_running
+from scribblediffusion.attention.sight import at_work
 
 #: Schedulers whose sigma is b/a, variance preserving ones (which keep the ratio) included.
 _RATIO_SIGMA = {
@@ -261,7 +261,7 @@ class Clock:
     @property
     def by_hand(self) -> bool:
         """Whether the calls are those of a hand-written loop and not of the pipeline."""
-        return self._pipe is None or not is_running(self._pipe)
+        return self._pipe is None or at_work(self._pipe) is None
 
     def goes_on(self, scheduler: Any, given: Given | None) -> bool:
         """Whether a call can belong to this run: the same timesteps, and no noisier than before.
@@ -373,9 +373,9 @@ def _sigma(scheduler: Any, place: Position) -> float | None:
         if halfway is not None:
             return float(halfway)
         sigmas = getattr(scheduler, "sigmas_interpol", sigmas)  # KDPM2
-    if sigmas is None or place.order >= len(sigmas):
-        return None
-    return float(sigmas[place.order])
+    # The ancestral KDPM2 keeps the half-way level one place before its second call's.
+    order = place.order - (place.call > 0 and hasattr(scheduler, "sigmas_down"))
+    return None if sigmas is None or order >= len(sigmas) else float(sigmas[order])
 
 
 def _noise_remaining(scheduler: Any, sigma: float | None, timestep: float | None) -> float | None:

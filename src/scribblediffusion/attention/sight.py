@@ -50,6 +50,29 @@ def is_running(target: Any, thread: int | None = None) -> bool:
     return any(True for _ in calls_of(target, thread))
 
 
+def at_work(pipe: Any, thread: int | None = None) -> Any:
+    """The pipeline that runs: this one, or another that has its denoiser; None if nobody does.
+
+    What a pipeline says of guidance or steps holds while it runs, and lies about afterwards.
+    """
+    frame = sys._getframe() if thread is None else sys._current_frames().get(thread)
+    found = None
+    while frame is not None:
+        if frame.f_code.co_varnames[:1] == ("self",):
+            one = frame.f_locals.get("self")
+            if one is pipe or _shares_denoiser(one, pipe):
+                found = one  # the outermost: pipelines may call others
+        frame = frame.f_back
+    return found
+
+
+def _shares_denoiser(one: Any, pipe: Any) -> bool:
+    if pipe is None or not hasattr(type(one), "components"):
+        return False
+    pairs = ((getattr(x, name, None) for x in (one, pipe)) for name in ("unet", "transformer"))
+    return any(mine is not None and mine is other for mine, other in pairs)
+
+
 def said(target: Any, name: str) -> Any:
     """A variable of the outermost running call that has one of this name, or None."""
     found = None
@@ -59,20 +82,21 @@ def said(target: Any, name: str) -> Any:
 
 
 def calls_said(pipe: Any) -> int | None:
-    """How many timesteps a pipeline says that its running call makes; None if none is running."""
-    count = getattr(pipe, "_num_timesteps", None)
-    return count if isinstance(count, int) and is_running(pipe) else None
+    """How many timesteps the pipeline that is `at_work` says it makes; None if none is running."""
+    count = getattr(at_work(pipe), "_num_timesteps", None)
+    return count if isinstance(count, int) else None
 
 
 def texts_in_sight(pipe: Any) -> Texts:
-    """Prompts and negative prompts of a pipeline's running calls.
+    """Prompts and negative prompts of the running calls of the pipeline that is `at_work`.
 
     They are only to be checked against token numbers: a text that does not give the numbers is
     never used.
     """
     kinds: dict[str, set[str]] = {}
     given: list[str] = []
-    for values in calls_of(pipe):
+    running = at_work(pipe)
+    for values in () if running is None else calls_of(running):
         given, own = [], {}
         for name, value in values.items():
             if "prompt" in name or "uncond" in name or name in ("text", "texts"):
