@@ -2,9 +2,10 @@
 
     python benchmarks/views.py [--runs 5] [--docs]
 
-The trace has the shape of the shipped model's (20 steps, 154 keys) with random
-weights. Limits: GIF and figure 1.5 s together on two cores, one overlay 5 ms with its title,
-colour bar and notes, with the sketch over it or without. The wall's clock is judged; CPU time tells how busy the machine was besides.
+The trace has the shape of the shipped model's (20 steps, 154 keys) with random weights. Limits:
+GIF and figure 1.5 s together on two cores, one overlay 5 ms with its title, colour bar and notes,
+with the sketch over it or without. The wall's clock is judged; CPU time tells how busy the machine
+was besides.
 The rival is what the first system did: matplotlib's own animation of the same three panels.
 """
 
