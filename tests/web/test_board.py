@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 
 import numpy as np
 import pytest
 from browsing import eventually
 from opening import APPLE, PATIENCE, Opened, expect
+from PIL import Image
 from running import SKETCHES, Served
 
 from scribblediffusion.gallery import Gallery
@@ -46,10 +49,6 @@ def unfold_the_mask(opened: Opened) -> None:
 
 def blue(opened: Opened) -> int:
     """Painted pixels of the mask's board as it is shown."""
-    import io
-
-    from PIL import Image
-
     opened.page.mouse.move(2, 2)  # the brush's own ring goes away
     opened.page.wait_for_timeout(300)
     shot = opened.page.locator("#studio-mask canvas").first.screenshot()
@@ -153,6 +152,54 @@ def test_the_board_draws_on_after_it_was_cleared(opened: Opened) -> None:
     opened.page.wait_for_timeout(800)
     opened.draw_circle()
     opened.shows(lambda ink: ink > 0.9 * drawn)
+
+
+def test_clear_can_be_undone_and_redone_in_any_language(chromium, served: Served) -> None:
+    opened = Opened(chromium, served.url, locale="de-DE")  # where Gradio names its tools otherwise
+    opened.draw_circle()
+    drawn = opened.ink()
+    opened.page.get_by_role("button", name="Clear canvas").click()
+    opened.shows(lambda ink: ink < drawn / 4)
+    opened.page.keyboard.press("Control+z")
+    opened.shows(lambda ink: ink > 0.9 * drawn)
+    opened.page.get_by_role("button", name="Redo", exact=True).click()
+    opened.shows(lambda ink: ink < drawn / 4)
+    opened.page.get_by_role("button", name="Undo", exact=True).click()
+    opened.shows(lambda ink: ink > 0.9 * drawn)
+    assert opened.wrong == []
+    opened.close()
+
+
+def test_a_picture_is_pasted(opened: Opened) -> None:
+    picture = base64.b64encode((SKETCHES / "house.png").read_bytes()).decode()
+    opened.page.evaluate(
+        """coded => {
+            const bytes = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], "house.png", { type: "image/png" }));
+            const paste = new ClipboardEvent("paste", { clipboardData, bubbles: true });
+            document.body.dispatchEvent(paste);
+        }""",
+        picture,
+    )
+    opened.shows(lambda ink: ink > 1000)
+
+
+def test_what_is_no_paper_does_not_look_like_it(opened: Opened) -> None:
+    shot = opened.page.locator("#studio-board canvas").first.screenshot()
+    tones = np.asarray(Image.open(io.BytesIO(shot)).convert("L")).astype(int)
+    middle = tones.shape[0] // 2
+    assert tones[middle, tones.shape[1] // 2] == 255
+    assert tones[-8, 8] < 240
+
+
+def test_a_double_click_asks_once(opened: Opened, served: Served) -> None:
+    opened.set_steps(2)
+    opened.page.get_by_label("Prompt", exact=True).fill("a twice clicked hat")
+    opened.page.get_by_role("button", name="Generate").dblclick()
+    opened.status("Done. Seed")
+    opened.page.get_by_role("tab", name="Gallery").click()
+    expect(opened.page.locator("#studio-shelf .total")).to_have_text("1 run")
 
 
 def test_a_drawing_to_begin_with_is_black_on_white_whatever_its_paper(opened: Opened) -> None:

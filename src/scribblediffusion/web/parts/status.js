@@ -12,9 +12,10 @@ function show() {
   count.textContent = now.count ? `step ${now.step} of ${now.count}` : "";
   noise.hidden = now.noise === null || now.noise === undefined;
   if (!noise.hidden) {
-    const gone = Math.round(100 * (1 - now.noise));
-    noise.setAttribute("aria-valuenow", gone);
-    bar.style.width = `${gone}%`;
+    const left = Math.round(100 * now.noise);
+    noise.setAttribute("aria-valuenow", left);
+    noise.setAttribute("aria-valuetext", `${left}%`);
+    bar.style.width = `${100 - left}%`; // the bar fills with the picture
   }
 }
 watch("value", show);
