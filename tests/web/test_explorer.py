@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -37,11 +38,13 @@ def address(real):
 
     def maps(_, run, layer, head):
         assert run == "one"
+        if layer == real.layers[0].name:
+            time.sleep(1.5)
         return pack_maps(real, layer, head)
 
     def painting():
         for latest in list(live_steps(real))[:3]:
-            yield pack_live(latest, run="two", count=4)
+            yield pack_live(latest, run="live", count=4)
 
     def told(event: gr.EventData):
         return json.dumps({"without": event.without, "run": event.run})
@@ -339,6 +342,21 @@ def test_the_proof_and_what_it_does_not_prove_are_in_view(page, real):
     expect(page.locator(".explorer .proofs")).to_contain_text("not what it would have painted")
 
 
+def test_of_two_layers_the_one_chosen_last_is_shown(page, real):
+    slow, quick = real.layers[0], real.layers[-1]
+    page.get_by_text("Layers, heads, colours").click()
+    layer = page.get_by_label("Layer")
+    with page.expect_response("**/component_server**") as late:
+        layer.select_option(slow.name)
+        with page.expect_response("**/component_server**"):
+            layer.select_option(quick.name)
+    expect(page.get_by_label("Head").locator("option")).to_have_count(1 + quick.heads)
+    late.value.finished()
+    page.wait_for_timeout(2000)  # the first one's maps come by now
+    expect(layer).to_have_value(quick.name)
+    expect(page.locator(".fetching")).to_have_text("")
+
+
 def test_a_live_run_grows_step_by_step_and_keeps_the_word(page):
     word(page, "apple").click()
     page.get_by_role("button", name="paint").click()
@@ -348,9 +366,13 @@ def test_a_live_run_grows_step_by_step_and_keeps_the_word(page):
     word(page, "blue").click()
     is_kept(page, "blue")
     live = pixels(page)
-    page.get_by_role("button", name="finish").click()
+    word(page, "blue").focus()
+    page.evaluate(
+        "[...document.querySelectorAll('button')].find(b => b.innerText === 'finish').click()"
+    )
     expect(page.locator(".badge")).to_be_hidden()
     is_kept(page, "blue")
+    expect(word(page, "blue")).to_be_focused()
     expect(page.locator(".columns i")).to_have_count(4)
     changed(page, live)
     expect(page.locator(".noise")).to_have_text("Whole run, mean of 4 steps")

@@ -41,8 +41,8 @@ function explore(element, trigger, props, server, watch) {
   });
 
   function open(data) {
-    const same = app.data && app.data.prompt === data.prompt && app.data.run === data.run;
-    const live = app.live;
+    const same = app.data?.prompt === data.prompt; // its words stay kept: live, ended, made again
+    const goesOn = same && app.data.run === data.run, live = app.live;
     app.data = data;
     app.live = Boolean(data.growing);
     app.subjects = subjectsOf(data);
@@ -50,9 +50,10 @@ function explore(element, trigger, props, server, watch) {
     app.tops.clear();
     Object.assign(app, { layer: null, head: null, block: app.blocks.get(keyOf(null, null)) });
     if (same) keepLooking(app);
-    else Object.assign(app, { hover: null, locked: null, spot: null });
+    else Object.assign(app, { hover: null, locked: null });
+    if (!goesOn && !(same && live)) app.spot = null;
     if (app.live) app.step = data.steps.length - 1;
-    else if (!same || live) app.step = null;
+    else if (!goesOn || live) app.step = null;
     find(".empty").hidden = true;
     find(".explorer").hidden = false;
     for (const part of parts) part.load();

@@ -161,10 +161,11 @@ function rankingPart(app) {
 /** Opacity, colours, scale, enlargement, layer and head. */
 function controlsPart(app) {
   const node = app.find(".controls"), dials = app.find(".dials");
-  let key = null;
+  let key = null, asked = 0;
 
+  /** Shows the maps of a layer and head; of several asked for, the last, whichever comes first. */
   async function pick(layer, head) {
-    const name = keyOf(layer, head), run = app.data.run;
+    const name = keyOf(layer, head), run = app.data.run, turn = ++asked;
     if (!app.blocks.has(name)) {
       const message = app.find(".fetching");
       say(message, "fetching these maps…");
@@ -172,8 +173,14 @@ function controlsPart(app) {
         const packed = await app.server.layer_maps(run, layer, head);
         if (app.data?.run !== run) return;
         app.blocks.set(name, openBlock(packed, app.data.columns.length));
+        if (turn !== asked) return;
         say(message, "");
       } catch {
+        if (turn !== asked || app.data?.run !== run) return;
+        for (const [label, shown] of [["Layer", app.layer], ["Head", app.head]]) {
+          const select = node.querySelector(`select[aria-label=${label}]`);
+          if (select) select.value = shown ?? "";
+        }
         return say(message, "These maps could not be fetched; the ones shown are unchanged.");
       }
     }
@@ -203,6 +210,7 @@ function controlsPart(app) {
   }
 
   function build() {
+    const at = node.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
     const opacity = make("input", { type: "range", min: 0, max: 100, value: Math.round(100 * app.opacity), "aria-label": "Opacity of the map",
       oninput: () => app.look({ opacity: Number(opacity.value) / 100 }) });
     const toggle = (name, label, options, taken, change) => choice(app.id + name, label, options, taken, (v) => app.look(change(v)));
@@ -215,10 +223,11 @@ function controlsPart(app) {
       toggle("smooth", "enlarged", [["smooth", "smoothly"], ["nearest", "as squares"]], app.smooth ? "smooth" : "nearest", (v) => ({ smooth: v === "smooth" })),
       ...(app.live ? [] : layers()),
       make("p", { class: "field fetching", role: "status" }));
+    if (at) node.querySelector(`select[aria-label="${at}"]`)?.focus(); // it was made anew
   }
 
   return {
-    load() { key = null; },
+    load() { key = null; asked += 1; },
     draw() {
       const now = [app.data.run, app.data.prompt, app.live, app.layer].join();
       if (key !== now) { key = now; build(); }

@@ -22,6 +22,15 @@ function sketchPart(app) {
     rest();
   }
 
+  /** The same buttons stay for other data of the same regions: somebody may be at one of them. */
+  function renew(found) {
+    buttons.forEach((button, i) => {
+      button.subject = found[i];
+      button.title = nameOf(found[i]);
+      button.setAttribute("aria-label", button.title);
+    });
+  }
+
   return {
     load() {
       part.hidden = !app.data.regions.length;
@@ -33,10 +42,11 @@ function sketchPart(app) {
       if (!levels.includes(app.level)) app.level = levels[0];
       const sizes = levels.map((n) => [n, `${n}×${n}`]);
       app.find(".levels").replaceChildren(choice(`${app.id}level`, "regions", sizes, app.level, (n) => { app.level = n; fill(); app.look({}); }));
-      const goesOn = cells.dataset.run === `${app.data.run} ${app.live}` && buttons.length;
-      cells.dataset.run = `${app.data.run} ${app.live}`;
-      if (goesOn) for (const b of buttons) b.subject = app.subjects.regions[b.subject.i];
+      const found = app.subjects.regions.filter((r) => r.at[0] === app.level);
+      const boxes = JSON.stringify([app.data.sketch_size, found.map((r) => r.box)]);
+      if (cells.dataset.boxes === boxes && buttons.length === found.length) renew(found);
       else fill();
+      cells.dataset.boxes = boxes;
     },
     draw() {
       if (part.hidden) return;

@@ -44,10 +44,10 @@ function wordsPart(app) {
     return words.length ? all : [...all, make("em", {}, data.prompt.trim() ? "its words are not known" : "no words")];
   }
 
-  /** The same buttons stay while a run goes on, so that nobody loses their place. */
+  /** The same buttons stay while a run goes on and when it ends, so that nobody loses their place. */
   function load() {
     drawn = null;
-    const key = JSON.stringify([app.data.run, app.data.words.map((w) => w.name), app.data.specials.map((s) => s.name)]);
+    const key = JSON.stringify([app.data.prompt, app.data.lost, app.data.words.map((w) => w.name), app.data.specials.map((s) => s.name)]);
     if (node.dataset.key !== key) {
       node.dataset.key = key;
       node.replaceChildren(...nodes());
