@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -136,6 +137,21 @@ def test_no_input_makes_the_server_fetch(served: Served, place: int) -> None:
     call = f"{served.url}gradio_api/call/generate_image"
     event = httpx.post(call, json={"data": data}).json()["event_id"]
     assert "uploaded, not named by its address" in httpx.get(f"{call}/{event}", timeout=60).text
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> None:
+    nothing = {"background": None, "layers": [], "composite": None}
+    call = f"{served.url}gradio_api/call/generate_image"
+    for other in ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}]:
+        data: list = [nothing, "a red apple", 1, 3.0, 7]
+        data[place] = other
+        asked = httpx.post(call, json={"data": data})
+        assert asked.status_code in (200, 422), asked.text
+        if asked.status_code == 200:
+            told = httpx.get(f"{call}/{asked.json()['event_id']}", timeout=60).text
+            assert "Traceback" not in told
+            assert "event: complete" in told or re.search(r'"[^"]{20,}', told), (other, told)
 
 
 def by_visitor(served: Served, visitor: httpx.Client):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -146,3 +148,44 @@ def test_few_kinds_of_files_are_decoded(tmp_path, name: str, read: bool) -> None
     value = Canvas().preprocess(EditorData(background=sent, layers=[], composite=None, id=None))
     assert (value["background"] is not None) == read
     assert ("no picture that can be read" in value.get("refused", "")) != read
+
+
+def sent(path) -> Image.Image | None:
+    from gradio.components.image_editor import EditorData
+    from gradio.data_classes import FileData
+
+    file = FileData(path=str(path))
+    return drawing_of(Canvas().preprocess(EditorData(background=file, layers=[], composite=file)))
+
+
+def test_deep_grey_levels_are_a_drawing(tmp_path) -> None:
+    levels = np.full((SIDE, SIDE), 65535, np.uint16)
+    levels[100:110, 50:450] = 0
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert np.asarray(sent(tmp_path / "deep.png"))[105, 200].max() == 0
+    assert np.asarray(sent(tmp_path / "deep.png"))[300, 200].min() == 255
+    assert sketch_of({"composite": sent(tmp_path / "deep.png")}) is not None
+
+
+def test_white_lines_on_nothing_are_a_drawing(tmp_path) -> None:
+    stroke((60, 100, 450, 130), "white").save(tmp_path / "white.png")
+    sketch = sketch_of({"composite": sent(tmp_path / "white.png")})
+    assert sketch is not None
+    assert sketch.ink[57, 128] > 0.9
+    assert sketch.ink[200].max() == 0
+
+
+def test_a_photo_stands_as_its_camera_was_held(tmp_path) -> None:
+    lying = stroke((60, 100, 450, 100), ground="white").convert("RGB").crop((0, 0, SIDE, 300))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    lying.save(tmp_path / "held.jpg", exif=exif)
+    assert sent(tmp_path / "held.jpg").size == (300, SIDE)
+
+
+@pytest.mark.parametrize("given", [{}, {"index": "x", "type": "layer", "id": "a"}, {"index": -1}])
+def test_parts_that_are_none_are_a_sentence(given: dict) -> None:
+    import gradio as gr
+
+    with pytest.raises(gr.Error, match="no part of a drawing"):
+        Canvas().accept_blobs(SimpleNamespace(data=given, files=[("file", b"x")]))

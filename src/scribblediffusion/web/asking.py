@@ -24,7 +24,8 @@ def visitor_of(request: gr.Request | None) -> str:
 
 def field_of(event: gr.EventData, name: str) -> Any:
     """A field that a page sent with an event; None where there is none."""
-    return (getattr(event, "_data", None) or {}).get(name)
+    sent = getattr(event, "_data", None)
+    return sent.get(name) if isinstance(sent, dict) else None
 
 
 def names_address(sent: Any) -> bool:

@@ -16,6 +16,7 @@ from gradio.component_meta import ComponentMeta, updateable
 from PIL import Image, ImageChops
 
 from scribblediffusion.errors import SketchError
+from scribblediffusion.reading import grey, read
 from scribblediffusion.sketch import Sketch
 from scribblediffusion.web.limits import Limits
 
@@ -108,14 +109,29 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
 
     def accept_blobs(self, data: Any) -> None:
         """A picture from the page, kept until the event that uses it; the oldest are let go."""
-        index = data.data.get("index")
-        if index not in (None, "", "null") and int(index) >= self._limits.layers:
+        sent = data.data if isinstance(data.data, dict) else {}
+        index = sent.get("index")
+        known = index in (None, "", "null") or str(index).isdecimal()
+        if not known or not {"type", "id"} <= sent.keys() or not data.files:
+            raise gr.Error("That is no part of a drawing.", print_exception=False)
+        if str(index).isdecimal() and int(index) >= self._limits.layers:
             raise gr.Error(_too_many(self._limits), print_exception=False)
+        data.data.setdefault("index", None)
         super().accept_blobs(data)
         while sum(map(_weight, self.blob_storage.values())) > self._limits.stored:
             self.blob_storage.pop(next(iter(self.blob_storage)))
 
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
+
+    def convert_and_format_image(self, file: Any, flatten_on_white: bool = False) -> Any:
+        """A part as it is seen: upright, with its alpha, deep grey levels brought to 8 bits."""
+        if file is None:
+            return None
+        source = io.BytesIO(file) if isinstance(file, bytes | bytearray) else Path(file.path)
+        with Image.open(source, formats=FORMATS) as image:
+            upright = read(image)
+        deep = upright.mode in ("I", "F") or upright.mode.startswith("I;16")
+        return (grey(upright)[0] if deep else upright).convert("RGBA")
 
     def preprocess(self, payload: Any) -> Any:
         """The parts as images, after their number and sizes were looked at.
@@ -132,7 +148,7 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         if not reason:
             try:
                 return super().preprocess(payload)
-            except (OSError, SyntaxError, ValueError, EOFError):
+            except (OSError, SyntaxError, ValueError, EOFError, SketchError):
                 reason = "That picture is damaged: it cannot be read to its end."
         if payload is not None and payload.id is not None:
             self.blob_storage.pop(payload.id, None)
@@ -191,7 +207,7 @@ def size_of(path: Any) -> int:
 
 
 def drawing_of(value: Mapping[str, Any] | None) -> Image.Image | None:
-    """What is drawn, on white; None for nothing at all.
+    """What is drawn, on white, or on black where it would vanish there; None for nothing at all.
 
     Args:
         value: ``{background, layers, composite}`` of PIL images. The composite is what the page
@@ -206,10 +222,14 @@ def drawing_of(value: Mapping[str, Any] | None) -> Image.Image | None:
     images = [part.convert("RGBA") for part in parts if part is not None]
     if not images:
         return None
-    sheet = Image.new("RGBA", images[0].size, "white")
+    drawing = Image.new("RGBA", images[0].size, (0, 0, 0, 0))
     for image in images:
-        same = image if image.size == sheet.size else image.resize(sheet.size)
-        sheet.alpha_composite(same)
+        same = image if image.size == drawing.size else image.resize(drawing.size)
+        drawing.alpha_composite(same)
+    shown, backdrop = grey(drawing)
+    seen = shown.getextrema() != (0, 0)
+    sheet = Image.new("RGBA", drawing.size, backdrop if backdrop and seen else "white")
+    sheet.alpha_composite(drawing)
     return sheet.convert("RGB")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,15 @@ from scribblediffusion.web.handlers import Handlers
 from scribblediffusion.web.programs import Programs
 from scribblediffusion.web.studio import Studio, starters
 
+_log = logging.getLogger(__name__)
 TITLE = "ScribbleDiffusion"
 FOLDER = Path(__file__).with_suffix("")
 STEPS = 20
 BOARD = "studio-board"
+_OTHER_TYPES = (
+    "That cannot be read: give a drawing as {background, layers, composite}, the prompt as text, "
+    "and steps, guidance and seed as numbers."
+)
 _ACCENT = colors.Color(
     name="studio", c50="#eef5fa", c100="#d6e7f3", c200="#aacfe8", c300="#7ab4db", c400="#68b2e8",
     c500="#1f78b0", c600="#005f96", c700="#00507f", c800="#064166", c900="#0a3350", c950="#072338",
@@ -120,10 +126,14 @@ class Page(gr.Blocks):
     """Gradio's blocks that refuse files named by an address, which the server would fetch."""
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Values as the handlers take them."""
+        """Values as the handlers take them; what cannot be read as one is a sentence."""
         if any(map(names_address, inputs)):
             raise gr.Error("A file is uploaded, not named by its address.", print_exception=False)
-        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            _log.info("values of other types were sent: %s", error)
+            raise gr.Error(_OTHER_TYPES, print_exception=False) from None
 
 
 def lasting(page: gr.Blocks) -> frozenset[Path]:
