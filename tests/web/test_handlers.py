@@ -10,11 +10,12 @@ import gradio as gr
 import pytest
 
 from scribblediffusion.errors import GalleryError
+from scribblediffusion.web.asking import field_of
 from scribblediffusion.web.handlers import Handlers
 from scribblediffusion.web.limits import Order
 from scribblediffusion.web.painter import Painted
 from scribblediffusion.web.visitors import COOKIE, digest, new_token
-from scribblediffusion.web.worker import Finished
+from scribblediffusion.web.worker import Finished, Waiting
 
 
 class Names(dict):
@@ -73,3 +74,31 @@ def test_a_page_that_is_opened_again_can_stop_what_goes_on(page: Handlers) -> No
         first = asyncio.run(updates(page.visit("", asked(new_token()))))[0]
         assert first["halt"]["interactive"] is bool(jobs)
         assert first["go"]["interactive"] is True
+
+
+def test_a_second_order_of_the_same_page_waits_for_the_first(page: Handlers) -> None:
+    page.studio.without.return_value = Order("a kite", None, 2, 3.0, 1.5, 7)
+
+    async def news():
+        yield Waiting(1)
+        yield Waiting(0)
+
+    page.studio.submit.return_value.news = news
+    event = gr.EventData(None, {"run": "old", "without": {"word": 1}})
+
+    async def twice() -> list[dict]:
+        first = page.without(asked(new_token()), event)
+        await anext(first)
+        second = await updates(page.without(asked(new_token()), event))
+        await first.aclose()
+        return second
+
+    assert [u["go"]["interactive"] for u in asyncio.run(twice())] == [False]
+    assert page.studio.submit.call_count == 1
+    asyncio.run(updates(page.without(asked(new_token()), event)))
+    assert page.studio.submit.call_count == 2
+
+
+@pytest.mark.parametrize("sent", [None, [], "x", 7])
+def test_an_event_without_fields_has_none(sent) -> None:
+    assert field_of(gr.EventData(None, sent), "id") is None

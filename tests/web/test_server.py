@@ -97,6 +97,7 @@ def test_uploads_have_an_end(tmp_path: Path) -> None:
         "gradio_api/vibe-code/",
         "gradio_api/dev/reload",
         "gradio_api/run-history/buckets",
+        "gradio_api/deep_link",
         "docs",
         "redoc",
         "gradio_api/file=/etc/passwd",

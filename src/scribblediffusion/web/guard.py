@@ -20,7 +20,8 @@ from scribblediffusion.web.visitors import COOKIE, PROGRAM, new_token, token_in
 CLOSED = tuple(
     f"/gradio_api/{name}"
     for name in ("proxy=", "vibe", "undo-vibe", "dev/", "runs", "run-history", "profiling",
-                 "process_recording", "custom_component", "stream/", "mcp", "monitoring")
+                 "process_recording", "custom_component", "stream/", "mcp", "monitoring",
+                 "deep_link")
 )  # fmt: skip
 _FILES = ("/gradio_api/upload", "/gradio_api/component_server")
 _POLICY = (

@@ -50,6 +50,7 @@ class Handlers:
         self.studio, self.shelf = studio, Shelf(studio)
         self.parts: dict[str, Any] = {}
         self._shown: OrderedDict[str, str] = OrderedDict()
+        self._asking: set[str] = set()
 
     # ── making pictures ──────────────────────────────────────────────────────────────────────
 
@@ -106,12 +107,20 @@ class Handlers:
     ) -> AsyncIterator[Update]:
         parts, visitor = self.parts, visitor_of(request)
         session = request.session_hash or ""
+        if session in self._asking:  # a double click asks once
+            yield self._busy()
+            return
+        self._asking.add(session)
         try:
             order = await away(self.studio.packing, make_order)
             job = self.studio.submit(visitor, order)
         except ScribbleError as error:
+            self._asking.discard(session)
             yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
             return
+        except BaseException:
+            self._asking.discard(session)
+            raise
         frame = None
         try:
             async for news in job.news():
@@ -123,6 +132,7 @@ class Handlers:
                 if isinstance(news, Failed):
                     update |= self._idle(visitor)
                 if isinstance(news, Finished):
+                    self._asking.discard(session)
                     self.studio.keep(news.result)
                     shown = self._show(news.result, visitor, session, compared_with)
                     try:
@@ -133,6 +143,7 @@ class Handlers:
                     return
                 yield update
         finally:
+            self._asking.discard(session)
             self.studio.worker.withdraw(job)
 
     async def _show(
@@ -216,6 +227,9 @@ class Handlers:
         inside = None if sketch is None else sketch.mask
         named = [n for n, source in studio.models.items() if source == settings.get("model")]
         where = f"Opened: the run of {run.created:%d %B %Y, %H:%M}."
+        if not named:
+            chosen = next(iter(studio.models))
+            where += f" It was made with a model that is not offered here: the {chosen} is chosen."
         shown: Update = {
             parts["board"]: blank() if drawing is None else sheet_of(drawing),
             parts["masked"]: inside is not None,
@@ -226,7 +240,7 @@ class Handlers:
             parts["guidance"]: settings.get("guidance_scale", gr.skip()),
             parts["sketch_guidance"]: settings.get("sketch_guidance_scale", gr.skip()),
             parts["seed"]: "" if run.seed is None else str(run.seed),
-            parts["model"]: named[0] if named else gr.skip(),
+            parts["model"]: named[0] if named else next(iter(studio.models)),
             parts["comparison_part"]: gr.update(visible="hidden"),
             parts["status"]: said("done" if trace.complete else "stopped", where),
         }
@@ -270,6 +284,8 @@ class Handlers:
             return
         try:
             shown = await self._compared(visitor, current, field_of(event, "id"))
+            told = "Compared: the run that was here is before, the one of the gallery after."
+            shown |= {parts["status"]: said("done", told)}
         except ScribbleError as error:
             shown = {parts["status"]: said("error", str(error))}
         yield shown | {parts["tabs"]: gr.update(selected="draw")}
