@@ -11,6 +11,8 @@ RUN := .venv/bin/python
 ARGS ?=
 PORT ?= 7860
 export PYTHON
+# Threads that wait sleep, and leave the cores to others (see cli/__init__.py).
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo app test check bench setup clean
 .DEFAULT_GOAL := demo

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -111,3 +112,13 @@ def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys
     assert first.text["Prompt"] == "a red apple"  # type: ignore[attr-defined]
     assert first.text["Seed"] == "3"  # type: ignore[attr-defined]
     assert str(tmp_path / "a.png") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_somebody_says_otherwise(monkeypatch, capsys, given, kept):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert os.environ["OMP_WAIT_POLICY"] == kept
