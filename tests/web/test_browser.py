@@ -71,6 +71,59 @@ def test_without_a_word_at_the_same_seed(opened: Opened) -> None:
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a apple", timeout=PATIENCE)
 
 
+def test_without_a_stroke_at_the_same_seed(opened: Opened) -> None:
+    page = opened.page
+    page.get_by_role("button", name=APPLE).click()
+    opened.shows(lambda ink: ink > 1000)
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    first, explorer = opened.run, page.locator("#studio-explorer")
+    explorer.get_by_label("2×2").check()
+    explorer.locator(".cells button").first.click()
+    explorer.get_by_role("button", name="same, but without this stroke").click()
+    opened.status("Drawn again without the stroke")
+    comparison = page.locator("#studio-comparison")
+    expect(comparison.get_by_role("region", name="Comparison of two runs")).to_be_visible()
+    expect(comparison).to_contain_text("All settings are the same")
+    expect(comparison.locator(".prompts .drawing")).to_have_count(2)
+    page.get_by_role("button", name="Explore the new one").click()
+    page.wait_for_function(f"!location.search.includes('{first}')")
+    expect(explorer.locator(".cells button").first).to_have_attribute(
+        "aria-label", re.compile("no ink")
+    )
+
+
+def test_a_run_of_the_gallery_is_compared(opened: Opened) -> None:
+    page = opened.page
+    for prompt in ("a blue kite", "a green cup"):
+        opened.generate(prompt, 2)
+        opened.status("Done. Seed")
+        page.wait_for_function("location.search.includes('run=')")
+        page.locator("#studio-status .text").evaluate("node => { node.textContent = '' }")
+    page.get_by_role("tab", name="Gallery").click()
+    page.get_by_role("button", name="Compare: a blue kite").click()
+    opened.status("Compared")
+    prompts = page.locator("#studio-comparison .prompts")
+    expect(prompts).to_contain_text("a green cup")
+    expect(prompts).to_contain_text("a blue kite")
+
+
+def test_one_that_waits_is_stopped(chromium, served: Served, opened: Opened) -> None:
+    second = Opened(chromium, served.url)
+    with served.slow():
+        opened.generate("a red apple", 30)
+        opened.status("Noise remaining: 9")
+        second.generate("a blue kite", 2)
+        second.status("1 picture is before yours")
+        second.page.get_by_role("button", name="Stop").click()
+        second.status("stopped before it began: there is no picture")
+        expect(second.page.get_by_role("button", name="Generate")).to_be_enabled()
+        opened.page.get_by_role("button", name="Stop").click()
+        opened.status("Stopped after step")
+    assert second.wrong == []
+    second.close()
+
+
 def test_errors_are_sentences_on_the_page(opened: Opened) -> None:
     opened.generate("", 2)
     opened.status("draw something, or write a prompt")

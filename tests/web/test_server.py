@@ -53,6 +53,23 @@ def test_one_name_of_this_machine_so_that_the_gallery_is_one(served: Served) -> 
     assert httpx.get(served.url + "config", headers=asked).status_code == 200
 
 
+def test_this_machine_alone_unless_told_otherwise() -> None:
+    assert Options().host == "127.0.0.1"
+    assert Options().local
+    assert not Options(host="0.0.0.0").local
+    assert not Options(auth=(("ada", "lovelace"),)).local
+
+
+def test_a_file_name_is_no_markup(served: Served) -> None:
+    files = {"files": ("<img src=x onerror=alert(1)>.svg", b"<svg onload='alert(2)'/>")}
+    sent = httpx.post(served.url + "gradio_api/upload", files=files)
+    assert sent.status_code == 200
+    assert not set("<>\"'&") & set(sent.json()[0])
+    back = httpx.get(f"{served.url}gradio_api/file={sent.json()[0]}")
+    kept = back.headers.get("content-disposition", "").startswith("attachment")
+    assert kept or "svg" not in back.headers["content-type"]
+
+
 def test_large_bodies_are_refused(served: Served) -> None:
     body = b"x" * 2_100_000
     assert httpx.post(served.url + "gradio_api/queue/join", content=body).status_code == 413

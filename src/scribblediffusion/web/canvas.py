@@ -111,10 +111,11 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
         """A picture from the page, kept until the event that uses it; the oldest are let go."""
         sent = data.data if isinstance(data.data, dict) else {}
         index = sent.get("index")
-        known = index in (None, "", "null") or str(index).isdecimal()
+        whole = int(index) if str(index).isdecimal() else None  # type: ignore[arg-type]
+        known = index in (None, "", "null") or whole is not None
         if not known or not {"type", "id"} <= sent.keys() or not data.files:
             raise gr.Error("That is no part of a drawing.", print_exception=False)
-        if str(index).isdecimal() and int(index) >= self._limits.layers:
+        if whole is not None and whole >= self._limits.layers:
             raise gr.Error(_too_many(self._limits), print_exception=False)
         data.data.setdefault("index", None)
         super().accept_blobs(data)

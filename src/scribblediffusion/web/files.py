@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from scribblediffusion.errors import GalleryError, ScribbleError
 from scribblediffusion.gallery import Run
+from scribblediffusion.web import outgoing
 from scribblediffusion.web.studio import ANALYSIS, GIF, Studio
 from scribblediffusion.web.visitors import RUN_ID, visitor_named, visitor_with
 
@@ -104,7 +105,8 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         os.close(handle)
         later.add_task(Path(name).unlink, missing_ok=True)
         try:
-            await asyncio.to_thread(studio.gallery.export, run.id, name)
+            given = (studio.gallery, run, Path(name), studio.models)
+            await asyncio.to_thread(outgoing.write_zip, *given)
         except GalleryError as error:
             Path(name).unlink(missing_ok=True)
             raise HTTPException(404, str(error)) from None

@@ -77,7 +77,7 @@ class Studio:
         load: Any = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.models = dict(models or {SHIPPED: None})
+        self.models = _labelled(models or {SHIPPED: None})
         self.gallery = Gallery(root)
         self.visitors = Visitors(self.gallery, local=local)
         painter = Painter(self.models, self.gallery, load)
@@ -251,6 +251,17 @@ class Studio:
             "permalink": f"/?run={run.id}",
             "zip": f"/runs/{run.id}/run.zip",
         }
+
+
+def _labelled(models: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The models by names that say nothing of this machine: of a folder its own name alone."""
+    found: dict[str, str | None] = {}
+    for name, source in models.items():
+        label = Path(source).name if source and Path(source).is_dir() else name
+        while label in found:
+            label += " (another)"
+        found[label] = source
+    return found
 
 
 def new_seed() -> int:
