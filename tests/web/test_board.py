@@ -83,6 +83,29 @@ def test_an_opened_run_is_made_again_to_the_pixel(opened: Opened, served: Served
     assert one.image.read_bytes() == two.image.read_bytes()
 
 
+def test_the_eraser_takes_the_paint_of_an_opened_mask(opened: Opened, served: Served) -> None:
+    begin_with_the_apple(opened)
+    unfold_the_mask(opened)
+    paint(opened, "#studio-mask", (0.3, 0.4), (0.7, 0.4), (0.3, 0.6), (0.7, 0.6))
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    opened.visit(served.url, run=opened.run)
+    opened.status("Opened")
+    opened.set_steps(2)
+    expect(opened.page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
+    eventually(lambda: blue(opened) > 500, PATIENCE / 1000)
+    opened.page.wait_for_timeout(2000)  # the editor may lay its sheet once more
+    before = blue(opened)
+    tools = opened.page.locator("#studio-mask")
+    tools.get_by_role("button", name="Erase", exact=True).click()
+    paint(opened, "#studio-mask", (0.3, 0.4), (0.7, 0.4), (0.3, 0.4))
+    eventually(lambda: blue(opened) < 0.9 * before)
+    tools.get_by_role("button", name="Clear canvas").click()
+    eventually(lambda: blue(opened) < 50)
+    opened.page.keyboard.press("Control+z")
+    eventually(lambda: 50 < blue(opened) < 0.9 * before)
+
+
 def test_upload_and_mask(opened: Opened, served: Served) -> None:
     file = opened.page.locator("#studio-board input[type=file]").first
     file.set_input_files(SKETCHES / "house.png")
