@@ -36,6 +36,22 @@ def test_words_are_runs_of_letters_and_single_marks() -> None:
     assert words("naïve café 3×3 日本") == ["naïve", "café", "3", "×", "3", "日本"]
 
 
+def test_signs_that_belong_to_a_letter_or_an_emoji_stay_with_it() -> None:
+    """As a reader sees words: accents apart, vowel signs, hearts, skins and families."""
+    joined = [
+        "e\u0301te\u0301",
+        "i\u0307stanbul",
+        "नमस्ते",
+        "दुनिया",
+        "สวัสดี",
+        "❤️",
+        "👩\u200d🚀",
+        "👍🏽",
+    ]
+    assert words(" ".join(joined)) == joined
+    assert words("❤️love, 👍🏽 it") == ["❤️", "love", ",", "👍🏽", "it"]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.text(max_size=60))
 def test_words_lie_in_order_and_hold_every_visible_character(text: str) -> None:

@@ -11,12 +11,14 @@ the numbers decode to.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["Piece", "ReadWord", "Reading", "read", "split_words"]
 
+_JOINER = "\u200d"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -106,8 +108,31 @@ def split_words(text: str) -> list[tuple[int, int]]:
 
     >>> [("isn't it?")[a:b] for a, b in split_words("isn't it?")]
     ["isn't", 'it', '?']
+
+    Accents and vowel signs that are characters of their own belong to the letter before them, and
+    joined emoji are one word.
     """
-    return [match.span() for match in _WORD.finditer(text)]
+    spans: list[tuple[int, int]] = []
+    for start, end in (match.span() for match in _WORD.finditer(text)):
+        if spans and spans[-1][1] == start and _joined(text, spans[-1][0], start):
+            spans[-1] = spans[-1][0], end
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _joined(text: str, begin: int, at: int) -> bool:
+    """Whether what begins at `at` goes on with the word that ends there and began at `begin`."""
+    before, here = text[at - 1], text[at]
+    if _is_mark(here) or before == _JOINER:
+        return True
+    # After a sign within a word of letters comes its next letter: न + म + स + ् + ते.
+    return _is_mark(before) and text[begin].isalnum() and (here.isalnum() or here == "_")
+
+
+def _is_mark(character: str) -> bool:
+    toned = "\U0001f3fb" <= character <= "\U0001f3ff"  # the colour of an emoji's skin
+    return toned or character == _JOINER or unicodedata.category(character).startswith("M")
 
 
 def read(tokenizer: Any, ids: Sequence[int], candidates: Iterable[str] = ()) -> Reading:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from tiny_pipelines import FAMILIES, PROMPT, latents_of, sd3
 from torch import Tensor
 
 from scribblediffusion.attention.extractor import RealAttentionExtractor
+from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import SettingError, UnknownWordError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -225,6 +228,69 @@ def test_a_second_prompt_has_words_of_its_own(name: str, pipes: dict[str, Any]) 
     assert {3, 4} <= set(keys["apple"])
     assert trace.word("pie").sum() == pytest.approx(1, abs=5e-5)
     assert trace.batch == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "which"), [("sdxl", "prompt_2"), ("sd3", "prompt_2"), ("sd3", "prompt_3")]
+)
+def test_a_phrase_lies_in_one_of_the_prompts(
+    name: str, which: str, pipes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Saved traces know it too."""
+    pipe, options = pipes[name], FAMILIES[name][1]
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "a red apple", **{which: "blue sky apple"}, **options)
+    for trace in (extractor.trace, AttentionTrace.load(extractor.trace.save(tmp_path / "t"))):
+        words = {w.text: set(w.keys) for w in trace.words}
+        for phrase in ("a red apple", "blue sky apple", "blue sky", "red apple"):
+            (keys,) = trace.find(phrase)
+            assert len(keys) == len(set(keys))
+            assert set(keys) == set().union(*(words[w] for w in phrase.split()))
+        for nowhere in ("apple blue", "a red apple blue", "red sky", "a blue"):
+            with pytest.raises(UnknownWordError, match=nowhere):
+                trace.find(nowhere)
+
+
+def test_a_key_that_two_words_share_counts_once(pipes: dict[str, Any]) -> None:
+    pipe, options = pipes["sdxl"], FAMILIES["sdxl"][1]
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "red apple", prompt_2="apple red", **options)
+    trace = extractor.trace
+    for phrase in ("red apple", "apple red"):
+        (keys,) = trace.find(phrase)
+        each = sum(trace.token(k, view="attention") for k in sorted(set(keys)))
+        assert trace.word(phrase, view="attention") == pytest.approx(each, abs=1e-6)
+        assert trace.word(phrase, view="attention").max() <= 1
+
+
+def test_one_prompt_for_all_encoders_is_one_text(family: tuple) -> None:
+    _, pipe, options = family
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, **options)
+    assert extractor.trace.prompts[0].texts == ()
+
+
+@pytest.mark.parametrize("prompt", ["İstanbul apple", "  İİ apple", "red İstanbul"])
+def test_capitals_whose_small_letters_are_two(prompt: str, family: tuple) -> None:
+    _, pipe, options = family
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, prompt, **options)
+    trace = extractor.trace
+    # PixArt and Sana give their encoders small letters; no letter is lost on the way.
+    assert trace.prompt.strip().lower() == prompt.strip().lower()
+    assert [w.text.lower() for w in trace.words] == prompt.lower().split()
+
+
+@pytest.mark.parametrize("word", [3, None, ["red"], b"red"])
+def test_what_is_no_word_is_refused_by_name(word: Any, pipes: dict[str, Any]) -> None:
+    pipe, options = pipes["stable_diffusion"], FAMILIES["stable_diffusion"][1]
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, **options)
+    with pytest.raises(SettingError, match=r"give a word or phrase as text"):
+        extractor.trace.word(word)
+    for occurrence in ("0", 0.0, [0]):
+        with pytest.raises(SettingError, match="occurrence="):
+            extractor.trace.word("apple", occurrence=occurrence)
 
 
 def test_both_normalisations_hold(family: tuple) -> None:

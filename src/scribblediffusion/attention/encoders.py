@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
-from scribblediffusion.attention.layout import prompt_record
-from scribblediffusion.attention.records import Prompt, Token, Word
+from scribblediffusion.attention.layout import prompt_record, several
+from scribblediffusion.attention.records import Prompt, Token
 from scribblediffusion.attention.sight import at_work, texts_in_sight
 from scribblediffusion.prompt import Reading, read
 
@@ -259,9 +259,12 @@ def _as_given(reading: Reading | None, given: Sequence[str]) -> Reading | None:
     if reading is None:
         return None
     text = reading.text.lower()
-    ends = [t.strip() for t in given if t.strip() and text.endswith(t.strip().lower())]
-    start = len(text) - len(max(ends, key=len, default=text))
-    return reading.after(start) if text[:start].strip() else reading
+    ends = [t.strip().lower() for t in given if t.strip()]
+    before = len(text) - len(max((t for t in ends if text.endswith(t)), key=len, default=text))
+    # Small letters may be more than the capitals that they are of: "İ" has two.
+    lengths = (len(reading.text[:i].lower()) for i in range(len(reading.text) + 1))
+    start = next(i for i, length in enumerate(lengths) if length >= before)
+    return reading.after(start) if reading.text[:start].strip() else reading
 
 
 def _states(output: Any) -> Iterator[Tensor]:
@@ -320,25 +323,27 @@ def _record(found: Sequence[_Fit], beside: Sequence[_Fit], length: int) -> Promp
     prompt = prompt_record(readings)
     numbered = tuple(Token(k, f"#{k}") for k in range(length) if k not in taken)
     tokens = tuple(sorted(prompt.tokens + numbered, key=lambda t: t.key))
-    words = prompt.words
     for fit in beside:
         reading = fit.call.readings[fit.row]
         if reading is not None:
-            words = _also(words, prompt_record([_with_keys(reading, fit.where)]).words)
+            prompt = _also(prompt, prompt_record([_with_keys(reading, fit.where)]))
     # A key that is padding for one encoder may stand for a word of the other's prompt.
-    used = {key for word in words for key in word.keys}
+    used = {key for word in prompt.words for key in word.keys}
     tokens = tuple(replace(t, padding=t.padding and t.key not in used) for t in tokens)
-    return replace(prompt, tokens=tokens, words=words)
+    return replace(prompt, tokens=tokens)
 
 
-def _also(words: Sequence[Word], more: Sequence[Word]) -> tuple[Word, ...]:
-    """Words of a second prompt on the same keys; one that is in both has the keys of both."""
-    known = {(w.text.casefold(), w.occurrence): w for w in words}
-    for word in more:
-        name = (word.text.casefold(), word.occurrence)
+def _also(prompt: Prompt, more: Prompt) -> Prompt:
+    """With a second prompt on the same keys; a word that is in both has the keys of both."""
+    known = {(w.text.casefold(), w.occurrence): w for w in prompt.words}
+    names = [(w.text.casefold(), w.occurrence) for w in more.words]
+    for name, word in zip(names, more.words, strict=True):
         one = known.get(name, replace(word, keys=()))
         known[name] = replace(one, keys=tuple(dict.fromkeys(one.keys + word.keys)))
-    return tuple(known.values())
+    number = {name: i for i, name in enumerate(known)}
+    own = prompt.texts or (range(len(prompt.words)),)
+    texts = several([*own, [number[name] for name in names]])
+    return replace(prompt, words=tuple(known.values()), texts=texts)
 
 
 def _with_keys(reading: Reading, where: dict[int, int]) -> tuple[Reading, list[int]]:

@@ -32,7 +32,7 @@ A call to an observer changes nothing in the run. Loop over a copy, ``for o in l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -162,11 +162,22 @@ def prompt_record(
             words[name] = replace(known, keys=known.keys + own)
             if word.whole:
                 seen_whole.add(name)
-    ordered = sorted(words.items(), key=lambda item: item[1].start)
+    first = {(w.text.casefold(), w.occurrence): None for w in readings[0][0].words}
+    ordered = [(n, words[n]) for n in first | words]  # the first prompt's words, then the others'
+    kept = {name: word for name, word in ordered if word.keys}
+    number = {name: i for i, name in enumerate(kept)}
+    texts = [[(w.text.casefold(), w.occurrence) for w in reading.words] for reading, _ in readings]
     return Prompt(
         readings[0][0].text,
         tuple(sorted(tokens, key=lambda t: t.key)),
-        tuple(word for _, word in ordered if word.keys),
+        tuple(kept.values()),
         tuple(word.text for name, word in ordered if name not in seen_whole),
         decoded=readings[0][0].decoded,
+        texts=several([[number[name] for name in text if name in number] for text in texts]),
     )
+
+
+def several(texts: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """The words of several prompts, each once; nothing if there is only one (`Prompt.texts`)."""
+    each = tuple(dict.fromkeys(tuple(text) for text in texts if text))
+    return each if len(each) > 1 else ()

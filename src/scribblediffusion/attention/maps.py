@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -158,7 +159,10 @@ class Maps(Recorded):
             UnknownWordError: The word is not in the prompt; the message names those that are.
             NoHeatMapError: The word has no weight anywhere.
             NotRecordedError: Its tokens were left out.
+            SettingError: What was given is no word, or no number of an occurrence.
         """
+        if occurrence is not None and not isinstance(occurrence, Integral):
+            raise SettingError(f"occurrence={occurrence!r}: give 0 for the first, 1, …, or None")
         found = [word.keys] if isinstance(word, Word) else self.find(word, picture=picture)
         if occurrence is not None and not isinstance(word, Word):
             if not 0 <= occurrence < len(found):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scribblediffusion.attention.records import Column, Prompt, Word
-from scribblediffusion.errors import UnknownWordError
+from scribblediffusion.errors import SettingError, UnknownWordError
 from scribblediffusion.prompt import split_words
 
 
@@ -19,7 +19,10 @@ def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...
 
     Raises:
         UnknownWordError: It is nowhere; the message names the words that are there.
+        SettingError: It is no text.
     """
+    if not isinstance(text, str):
+        raise SettingError(f"word {text!r}: give a word or phrase as text, or one of trace.words")
     if not prompt.named:
         raise UnknownWordError(
             f"word {text!r}: the prompt came as embeddings, or its tokenizer could not be asked, "
@@ -27,12 +30,16 @@ def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...
             f"context, or use token(key)"
         )
     wanted = [text[a:b] for a, b in split_words(text)]
-    there = [word.text.casefold() for word in prompt.words]
     asked = [word.casefold() for word in wanted]
-    hits = _spelled(there, "".join(asked)) if prompt.decoded else _in_a_row(there, asked)
+    hits: dict[tuple[int, ...], None] = {}  # each once, though several prompts may have it
+    for one in prompt.texts or (tuple(range(len(prompt.words))),):
+        there = [prompt.words[i].text.casefold() for i in one]
+        found = _spelled(there, "".join(asked)) if prompt.decoded else _in_a_row(there, asked)
+        hits |= dict.fromkeys(one[a:b] for a, b in found)
     if not hits:
         raise UnknownWordError(_not_in_prompt(text, wanted, prompt, branch))
-    return [tuple(k for w in prompt.words[a:b] for k in w.keys) for a, b in hits]
+    # Words of two prompts may share a key, which counts once.
+    return [tuple(dict.fromkeys(k for i in hit for k in prompt.words[i].keys)) for hit in hits]
 
 
 def _in_a_row(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[int, int]]:

@@ -71,7 +71,10 @@ class Prompt:
     Attributes:
         text: The prompt; decoded from token numbers where the text was not seen.
         tokens: Every key that has a name, in key order (padding included).
-        words: The words in the order of the prompt.
+        words: The words in the order of the prompt; those of further prompts, that other encoders
+            read, after them. A word of two prompts has the keys of both.
+        texts: Where there are several prompts: the words of each, in its order, as positions in
+            `words`. A phrase lies in one of them.
         truncated: Words that the length limit cut off: the model never saw them.
         named: False with precomputed embeddings: the tokens are only numbered, no words.
         decoded: True where the text was decoded from token numbers: its spaces mean nothing.
@@ -83,6 +86,7 @@ class Prompt:
     truncated: tuple[str, ...] = ()
     named: bool = True
     decoded: bool = False
+    texts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -310,6 +310,7 @@ def _prompt(values: dict[str, Any]) -> Prompt:
         tuple(values["truncated"]),
         values["named"],
         values.get("decoded", False),  # older files do not say
+        tuple(tuple(text) for text in values.get("texts", ())),
     )
 
 

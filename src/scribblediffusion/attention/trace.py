@@ -135,6 +135,7 @@ class AttentionTrace(Maps):
         Returns:
             (name, share) of every word and region; share is the raw attention that this place
             paid, so all together are at most 1 (start tokens, rests and `image` make up the 1).
+            Only where two prompts share keys, as SDXL's do, a key counts for a word of each.
 
         Raises:
             SettingError: The pixel lies outside the picture.
