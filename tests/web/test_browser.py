@@ -203,7 +203,9 @@ def test_stop_midway_keeps_the_picture_and_its_attention(chromium, served: Serve
         second.generate("a blue kite", 2)
         second.status("1 picture is before yours")
         opened.page.get_by_role("button", name="Stop").click()
-        opened.status(re.compile(r"Stopped after step \d+ of 100, with \d+% of the noise remaining"))
+        opened.status(
+            re.compile(r"Stopped after step \d+ of 100, with \d+% of the noise remaining")
+        )
     expect(opened.page.locator("#studio-explorer")).to_contain_text("rows sum to 1.0000")
     second.status("Done. Seed")
     expect(second.page.get_by_label("Prompt", exact=True)).to_have_value("a blue kite")
