@@ -251,6 +251,18 @@ def test_a_phrase_lies_in_one_of_the_prompts(
                 trace.find(nowhere)
 
 
+def test_a_phrase_of_a_long_prompt_ends_where_the_encoder_stopped(pipes: dict[str, Any]) -> None:
+    """SD3's CLIP cuts the prompt before "apple", which only the third prompt has."""
+    pipe, options = pipes["sd3"], FAMILIES["sd3"][1]
+    with RealAttentionExtractor(pipe) as extractor:
+        latents_of(pipe, "blue " * 40 + "apple", prompt_3="apple", **options)
+    trace = extractor.trace
+    assert trace.find("blue blue")
+    assert trace.find("apple") == [trace.words[-1].keys]
+    with pytest.raises(UnknownWordError, match="blue apple"):
+        trace.find("blue apple")
+
+
 def test_a_key_that_two_words_share_counts_once(pipes: dict[str, Any]) -> None:
     pipe, options = pipes["sdxl"], FAMILIES["sdxl"][1]
     with RealAttentionExtractor(pipe) as extractor:

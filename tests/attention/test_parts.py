@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scribblediffusion.attention import budget, folding, schedule
 from scribblediffusion.attention.frames import Wish
 from scribblediffusion.attention.layout import KeyLayout, prompt_record
+from scribblediffusion.attention.naming import find
 from scribblediffusion.attention.records import Prompt, Step, Word
-from scribblediffusion.errors import CaptureError
+from scribblediffusion.errors import CaptureError, UnknownWordError
 from scribblediffusion.model import unet as shipped
 from scribblediffusion.prompt import Piece, Reading, ReadWord
 from scribblediffusion.sketch import REGIONS
@@ -192,6 +193,35 @@ def test_two_tokenizers_make_one_prompt() -> None:
     )
     assert prompt.truncated == ()  # the second encoder saw it
     assert prompt_record(pair[:1]).truncated == ("c",)
+
+
+def test_what_one_encoder_cuts_off_is_no_other_prompt() -> None:
+    pair = [(reading("a b c", cut="c"), range(4)), (reading("a b c"), range(10, 14))]
+    assert prompt_record(pair).texts == prompt_record(pair[::-1]).texts == ()
+    turned = [pair[0], (reading("a b d c"), range(10, 15))]
+    assert [w.text for w in prompt_record(turned).words] == ["a", "b", "d", "c"]
+    assert prompt_record(turned).texts == ()
+
+
+def test_a_phrase_ends_where_its_prompt_was_cut_off() -> None:
+    """The last word that one encoder saw is no neighbour of a word that only another one saw."""
+    pair = [(reading("a b c", cut="c"), range(4)), (reading("c d"), range(10, 13))]
+    prompt = prompt_record(pair)
+    assert prompt.texts == ((0, 1), (2, 3))
+    assert find("c d", prompt) == [(11, 12)]
+    for nowhere in ("b c", "a b c"):
+        with pytest.raises(UnknownWordError):
+            find(nowhere, prompt)
+
+
+def test_a_second_prompt_on_the_same_keys_is_told_where_it_was_cut_off() -> None:
+    own, beside = (reading("a b"), range(3)), (reading("b c", cut="c"), range(3))
+    prompt = prompt_record([own], beside=[beside])
+    assert prompt.words == (Word("a", (1,)), Word("b", (2, 1), start=2))
+    assert prompt.truncated == ("c",)
+    assert len(prompt.tokens) == 3
+    with pytest.raises(UnknownWordError, match="cut off"):
+        find("c", prompt)
 
 
 def test_a_layout_of_text_and_sketch() -> None:

@@ -7,6 +7,7 @@ import stat
 import zlib
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +211,24 @@ def test_an_unknown_schema_is_named(trace: AttentionTrace, monkeypatch: pytest.M
     monkeypatch.undo()
     with pytest.raises(TraceFileError, match="schema 99, this version reads up to 2"):
         storage.from_bytes(future)
+
+
+def test_older_files_have_one_text_for_all_encoders(
+    trace: AttentionTrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which words belong to which prompt was not written then."""
+    real = storage._header
+
+    def older(trace: AttentionTrace) -> dict[str, Any]:
+        header = json.loads(json.dumps(real(trace)))
+        for prompt in header["prompts"]:
+            del prompt["texts"], prompt["decoded"]
+        return header
+
+    monkeypatch.setattr(storage, "_header", older)
+    again = storage.from_bytes(storage.to_bytes(trace))
+    assert again.prompts == trace.prompts
+    assert again.find("red apple") == trace.find("red apple")
 
 
 def test_a_save_that_fails_leaves_the_old_file_whole(

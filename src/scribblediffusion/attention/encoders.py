@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scribblediffusion.attention.guard import SURVIVABLE, Mixed, reason
-from scribblediffusion.attention.layout import prompt_record, several
+from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Prompt, Token
 from scribblediffusion.attention.sight import at_work, texts_in_sight
 from scribblediffusion.prompt import Reading, read
@@ -320,30 +320,14 @@ def _record(found: Sequence[_Fit], beside: Sequence[_Fit], length: int) -> Promp
         readings.append(_with_keys(reading, own))
     if not readings:
         return Prompt(named=False)
-    prompt = prompt_record(readings)
+    more = [(fit.call.readings[fit.row], fit.where) for fit in beside]
+    prompt = prompt_record(readings, beside=[_with_keys(r, w) for r, w in more if r is not None])
     numbered = tuple(Token(k, f"#{k}") for k in range(length) if k not in taken)
     tokens = tuple(sorted(prompt.tokens + numbered, key=lambda t: t.key))
-    for fit in beside:
-        reading = fit.call.readings[fit.row]
-        if reading is not None:
-            prompt = _also(prompt, prompt_record([_with_keys(reading, fit.where)]))
     # A key that is padding for one encoder may stand for a word of the other's prompt.
     used = {key for word in prompt.words for key in word.keys}
     tokens = tuple(replace(t, padding=t.padding and t.key not in used) for t in tokens)
     return replace(prompt, tokens=tokens)
-
-
-def _also(prompt: Prompt, more: Prompt) -> Prompt:
-    """With a second prompt on the same keys; a word that is in both has the keys of both."""
-    known = {(w.text.casefold(), w.occurrence): w for w in prompt.words}
-    names = [(w.text.casefold(), w.occurrence) for w in more.words]
-    for name, word in zip(names, more.words, strict=True):
-        one = known.get(name, replace(word, keys=()))
-        known[name] = replace(one, keys=tuple(dict.fromkeys(one.keys + word.keys)))
-    number = {name: i for i, name in enumerate(known)}
-    own = prompt.texts or (range(len(prompt.words)),)
-    texts = several([*own, [number[name] for name in names]])
-    return replace(prompt, words=tuple(known.values()), texts=texts)
 
 
 def _with_keys(reading: Reading, where: dict[int, int]) -> tuple[Reading, list[int]]:

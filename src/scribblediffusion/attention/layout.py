@@ -138,7 +138,9 @@ class KeyLayout:
 
 
 def prompt_record(
-    readings: Sequence[tuple[Reading, Sequence[int]]], stream: str = "text"
+    readings: Sequence[tuple[Reading, Sequence[int]]],
+    stream: str = "text",
+    beside: Sequence[tuple[Reading, Sequence[int]]] = (),
 ) -> Prompt:
     """One prompt as read by one or more tokenizers.
 
@@ -146,6 +148,7 @@ def prompt_record(
         readings: What each tokenizer made of it, with the key of each of its tokens. The first
             one names the words; the sub-tokens of the others join the words at the same place.
         stream: The stream that all of them belong to.
+        beside: Readings on keys that the others named already (SDXL): they add words alone.
     """
     tokens = tuple(
         Token(key, piece.text, stream, piece.id, piece.special, piece.padding)
@@ -154,30 +157,38 @@ def prompt_record(
     )
     words: dict[tuple[str, int], Word] = {}
     seen_whole: set[tuple[str, int]] = set()
-    for reading, keys in readings:
+    texts: list[list[tuple[str, int]]] = []
+    for reading, keys in (*readings, *beside):
+        text, length = [], 0  # its words, and how many of them lie before the length limit
         for word in reading.words:
             own = tuple(keys[i] for i in word.tokens if i < len(keys))
             name = (word.text.casefold(), word.occurrence)
             known = words.get(name, Word(word.text, (), word.occurrence, word.start))
-            words[name] = replace(known, keys=known.keys + own)
+            words[name] = replace(known, keys=tuple(dict.fromkeys(known.keys + own)))
+            text.append(name)
+            if own:
+                length = len(text)
             if word.whole:
                 seen_whole.add(name)
-    first = {(w.text.casefold(), w.occurrence): None for w in readings[0][0].words}
-    ordered = [(n, words[n]) for n in first | words]  # the first prompt's words, then the others'
-    kept = {name: word for name, word in ordered if word.keys}
+        texts.append(text[:length])
+    # The words of the first prompt, then what the others add.
+    kept = dict.fromkeys(name for text in texts for name in text if words[name].keys)
     number = {name: i for i, name in enumerate(kept)}
-    texts = [[(w.text.casefold(), w.occurrence) for w in reading.words] for reading, _ in readings]
     return Prompt(
         readings[0][0].text,
         tuple(sorted(tokens, key=lambda t: t.key)),
-        tuple(kept.values()),
-        tuple(word.text for name, word in ordered if name not in seen_whole),
+        tuple(words[name] for name in kept),
+        tuple(word.text for name, word in words.items() if name not in seen_whole),
         decoded=readings[0][0].decoded,
-        texts=several([[number[name] for name in text if name in number] for text in texts]),
+        texts=_several([number[name] for name in text if name in number] for text in texts),
     )
 
 
-def several(texts: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """The words of several prompts, each once; nothing if there is only one (`Prompt.texts`)."""
-    each = tuple(dict.fromkeys(tuple(text) for text in texts if text))
-    return each if len(each) > 1 else ()
+def _several(texts: Iterable[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """The words of several prompts, each once; nothing if there is only one (`Prompt.texts`).
+
+    A prompt that is how another one begins, as one encoder cuts off what another reads, is none.
+    """
+    each = tuple(dict.fromkeys(tuple(text) for text in texts))
+    apart = tuple(t for t in each if not any(t == o[: len(t)] for o in each if o != t))
+    return apart if len(apart) > 1 else ()

@@ -74,7 +74,7 @@ class Prompt:
         words: The words in the order of the prompt; those of further prompts, that other encoders
             read, after them. A word of two prompts has the keys of both.
         texts: Where there are several prompts: the words of each, in its order, as positions in
-            `words`. A phrase lies in one of them.
+            `words`, as far as its encoder read it. A phrase lies in one of them.
         truncated: Words that the length limit cut off: the model never saw them.
         named: False with precomputed embeddings: the tokens are only numbered, no words.
         decoded: True where the text was decoded from token numbers: its spaces mean nothing.
