@@ -1,5 +1,7 @@
 """The trace as people read it: views, selectors, words, regions, places."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,7 @@ from scribblediffusion.errors import (
     TraceError,
     UnknownWordError,
 )
-from scribblediffusion.sketch import REGIONS
+from scribblediffusion.sketch import REGIONS, Sketch
 
 TOKENS = ["[CLS]", "a", "red", "app", "##le", ",", "Red", "[SEP]", "[PAD]"]
 
@@ -53,6 +55,24 @@ def test_weights_have_the_promised_shape(trace: AttentionTrace) -> None:
     assert weights.dtype == np.float32
     weights[:] = 0  # a copy: the trace stays
     assert trace.weights(layer="down.attn2", step=1).any()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_a_trace_can_be_copied_and_sent_to_another_process(again: Callable) -> None:
+    trace = made(settings={"seed": 3}, sketches=(Sketch.blank(), None))
+    other = again(trace)
+    assert type(other) is AttentionTrace
+    assert (other.words, other.regions, other.settings) == (
+        trace.words,
+        trace.regions,
+        trace.settings,
+    )
+    assert np.array_equal(other.word("apple"), trace.word("apple"))
+    for place, array in other.records.items():
+        assert array is not trace.records[place]
+        assert not array.flags.writeable  # as in any trace
+    with pytest.raises(TypeError):
+        other.settings["seed"] = 4
 
 
 def test_the_two_views_are_two_things(trace: AttentionTrace) -> None:

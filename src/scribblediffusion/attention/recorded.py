@@ -7,9 +7,9 @@ grid, then steps. What people ask of them is in `maps` and `trace`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -91,6 +91,12 @@ class Recorded:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for array in self.records.values():
             array.setflags(write=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `copy` and `multiprocessing` make another one: views of mappings have no pickle."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()}
+        return _remade, (type(self), plain)
 
     # ── what is there ────────────────────────────────────────────────────────────────────────
 
@@ -294,6 +300,10 @@ class Recorded:
             one = self._finite(one / len(there), i).reshape(grid.height, grid.width)
             total += resize(one, largest.height, largest.width)
         return total / len(positions)
+
+
+def _remade(kind: type[Recorded], values: dict[str, Any]) -> Recorded:
+    return kind(**values)
 
 
 def decode(stored: np.ndarray) -> np.ndarray:
