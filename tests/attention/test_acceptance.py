@@ -456,8 +456,9 @@ def test_precomputed_embeddings_have_numbers_and_no_words(pipe: Any) -> None:
     assert trace.batch == 1
     assert len(trace.tokens) == 77
     assert trace.token(3).sum() == pytest.approx(1, abs=1e-4)
-    with pytest.raises(UnknownWordError, match="embeddings"):
-        trace.word("apple")
+    for asked in (lambda: trace.word("apple"), lambda: trace.at(0, 0)):
+        with pytest.raises(UnknownWordError, match="embeddings"):
+            asked()
 
 
 def test_the_same_prompt_on_both_sides(pipe: Any) -> None:

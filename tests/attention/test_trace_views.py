@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scribblediffusion.attention.records import Prompt, region_name
 from scribblediffusion.attention.resample import area_matrix, resize
 from scribblediffusion.attention.trace import AttentionTrace, Region, Step
 from scribblediffusion.errors import (
@@ -73,6 +75,20 @@ def test_a_trace_can_be_copied_and_sent_to_another_process(again: Callable) -> N
         assert not array.flags.writeable  # as in any trace
     with pytest.raises(TypeError):
         other.settings["seed"] = 4
+
+
+def test_a_place_that_listened_to_words_unknown_is_an_error() -> None:
+    """An empty prompt has no words, and that is known."""
+    weights = {"mid.attn2": softmax((1, 1, 1, 4, 4, 3))}
+    mask = np.ones((4, 3))
+    trace = AttentionTrace.from_arrays(weights)
+    assert trace.at(0, 0) == trace.within(mask) == []
+    unknown = replace(trace, prompts=(Prompt(named=False),))
+    for asked in (lambda: unknown.at(0, 0), lambda: unknown.within(mask)):
+        with pytest.raises(UnknownWordError, match="embeddings"):
+            asked()
+    drawn = replace(unknown, regions={REGIONS[0]: 2})
+    assert [share.name for share in drawn.at(0, 0)] == [region_name(REGIONS[0])]
 
 
 def test_the_two_views_are_two_things(trace: AttentionTrace) -> None:

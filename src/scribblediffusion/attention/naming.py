@@ -24,11 +24,7 @@ def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...
     if not isinstance(text, str):
         raise SettingError(f"word {text!r}: give a word or phrase as text, or one of trace.words")
     if not prompt.named:
-        raise UnknownWordError(
-            f"word {text!r}: the prompt came as embeddings, or its tokenizer could not be asked, "
-            f"so its tokens have numbers and no words; capture with the text encoder inside the "
-            f"context, or use token(key)"
-        )
+        raise no_words(f"word {text!r}")
     wanted = [text[a:b] for a, b in split_words(text)]
     asked = [word.casefold() for word in wanted]
     hits: dict[tuple[int, ...], None] = {}  # each once, though several prompts may have it
@@ -40,6 +36,15 @@ def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...
         raise UnknownWordError(_not_in_prompt(text, wanted, prompt, branch))
     # Words of two prompts may share a key, which counts once.
     return [tuple(dict.fromkeys(k for i in hit for k in prompt.words[i].keys)) for hit in hits]
+
+
+def no_words(asked: str) -> UnknownWordError:
+    """The error for what was asked of a prompt without words."""
+    return UnknownWordError(
+        f"{asked}: the prompt came as embeddings, or its tokenizer could not be asked, so its "
+        f"tokens have numbers and no words; capture with the text encoder inside the context, or "
+        f"use token(key)"
+    )
 
 
 def _in_a_row(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[int, int]]:

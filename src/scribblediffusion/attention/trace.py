@@ -139,6 +139,7 @@ class AttentionTrace(Maps):
 
         Raises:
             SettingError: The pixel lies outside the picture.
+            UnknownWordError: No words are known, as with embeddings made beforehand, nor regions.
         """
         height, width = self.picture_size or self.grid
         if not (0 <= x < width and 0 <= y < height):
@@ -166,6 +167,7 @@ class AttentionTrace(Maps):
 
         Raises:
             SettingError: The mask has not two dimensions, or nothing is inside it.
+            UnknownWordError: No words are known, nor regions.
         """
         inside = np.asarray(mask)
         if inside.ndim != 2 or not inside.any():
@@ -181,6 +183,8 @@ class AttentionTrace(Maps):
     ) -> list[Share]:
         """Every word's and region's raw attention, averaged with `weight` (sums to 1)."""
         prompt = self._prompt_of(picture)
+        if not prompt.named and not self.regions:
+            raise naming.no_words("what a place listened to")
         shares = self._weighted(weight, step, layer, picture)
         column = {c.key: i for i, c in enumerate(self.columns[CONDITION]) if c.key is not None}
         named = [(naming.word_name(w, prompt.words), w.keys) for w in prompt.words]
