@@ -11,8 +11,8 @@ RUN := .venv/bin/python
 ARGS ?=
 PORT ?= 7860
 export PYTHON
-# Threads that wait sleep, and leave the cores to others (see cli/__init__.py).
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that wait spin only shortly, and leave the cores to others (see cli/__init__.py).
+export GOMP_SPINCOUNT ?= 5000
 
 .PHONY: demo app test check bench setup clean
 .DEFAULT_GOAL := demo
@@ -26,7 +26,7 @@ app: .venv/.ready-web
 test: .venv/.ready-dev
 ifeq ($(ARGS),)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (browser and slow)"
-	$(RUN) -m pytest tests/web -m "browser and slow" # alone: they need both cores
+	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest tests/web -m "browser and slow" # alone: they need both cores
 else
 	$(RUN) -m pytest $(ARGS)
 endif

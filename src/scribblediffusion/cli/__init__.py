@@ -58,10 +58,11 @@ def _root(context: typer.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit status."""
-    # Idle threads of torch spin, which costs others on the machine, and itself, most of their time:
-    # where another program wants the cores a picture took 28 s, and 7 s with threads that sleep.
-    # Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's threads spin while they wait, and where another program wants the cores that costs
+    # nearly all the time: a picture took 28 s instead of 3. Spinning shortly before they sleep, it
+    # takes 8 s there, and 3.5 s elsewhere. Read once, when torch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     logging.basicConfig(level=logging.WARNING, format="scribble: %(message)s")
     warnings.showwarning = _one_line
     for stream in (sys.stdout, sys.stderr):  # a terminal without "×" shows "?", and goes on
