@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_pipelines import stable_diffusion
 
-from scribblediffusion.attention import extractor, intervention
+from scribblediffusion.attention import attaching
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.guard import unbroken
 from scribblediffusion.attention.intervention import KnockOut
@@ -47,7 +47,7 @@ def silencing(pipe: Any) -> Any:
 def test_control_c_while_hooks_come_or_go_leaves_none(
     made: Any, when: str, pipe: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(extractor.ExitStack):
+    class Interrupted(attaching.ExitStack):
         """Half of the hooks are there, or gone, when the signal comes."""
 
         count = 0
@@ -64,8 +64,7 @@ def test_control_c_while_hooks_come_or_go_leaves_none(
             super().close()
 
     before = hooks(pipe)
-    for module in (extractor, intervention):
-        monkeypatch.setattr(module, "ExitStack", Interrupted)
+    monkeypatch.setattr(attaching, "ExitStack", Interrupted)
     with pytest.raises(KeyboardInterrupt), made(pipe):
         pass
     assert hooks(pipe) == before

@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_pipelines import latents_of, stable_diffusion, unet
 
 from scribblediffusion.attention.extractor import CaptureWarning, RealAttentionExtractor
+from scribblediffusion.attention.intervention import KnockOut
 from scribblediffusion.errors import CaptureError, SettingError
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -133,3 +134,13 @@ def test_maps_that_do_not_fit_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> 
         with RealAttentionExtractor(pipe) as extractor:
             latents_of(pipe, steps=1, **SIZE)
     assert not extractor.trace.audit.passed
+
+
+@pytest.mark.parametrize("steps", [slice(1.5, None), "first", [0.5], []])
+def test_a_knock_out_reads_steps_as_the_extractor_does(steps: Any) -> None:
+    for made in (
+        lambda: KnockOut(unet(), 3, steps=steps),
+        lambda: RealAttentionExtractor(unet(), steps=steps),
+    ):
+        with pytest.raises(SettingError, match="steps="):
+            made()

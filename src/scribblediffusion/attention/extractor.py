@@ -20,16 +20,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Real
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
 
+from scribblediffusion.attention.attaching import Attaching
 from scribblediffusion.attention.branches import Branch
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import denoiser_of, find_sites
-from scribblediffusion.attention.frames import Wish
-from scribblediffusion.attention.guard import SURVIVABLE, reason, unbroken
+from scribblediffusion.attention.frames import Wish, wanted_steps
+from scribblediffusion.attention.guard import SURVIVABLE, reason
 from scribblediffusion.attention.recording import NO_END, Recording
 from scribblediffusion.attention.run import Run
 from scribblediffusion.attention.taps import Tap
@@ -42,7 +43,7 @@ class CaptureWarning(UserWarning):
     """A record was thinned to stay within the memory limit, or a layer gave none."""
 
 
-class RealAttentionExtractor:
+class RealAttentionExtractor(Attaching):
     """Captures the attention of every run inside its context; see the module's docstring.
 
     Args:
@@ -96,46 +97,29 @@ class RealAttentionExtractor:
         if branch == "sketch_only" and not hasattr(self._pipe, "key_layout"):
             raise SettingError(f"branch={branch!r}: {type(target).__name__} has no sketch branch")
         self.wants_previews = previews
-        wish = Wish(heads == "all", tokens == "all", _wanted_steps(steps))
+        wish = Wish(heads == "all", tokens == "all", wanted_steps(steps))
         sites = find_sites(self._denoiser, layers)
         self._recording = Recording(
             self._denoiser, self._pipe, sites, wish, branch, memory_limit, scheduler
         )
-        self._stack: ExitStack | None = None
         self._closed: dict[int, AttentionTrace] = {}
 
     # ── the context ──────────────────────────────────────────────────────────────────────────
 
-    def __enter__(self) -> Self:
-        if self._stack is not None:
-            raise CaptureError("this extractor is attached already; leave its context first")
-        try:
-            with unbroken():
-                self._attach()
-            return self
-        except BaseException:
-            self._detach()
-            raise
+    _open = "this extractor is attached already; leave its context first"
 
-    def _attach(self) -> None:
-        with ExitStack() as stack:
-            recording = self._recording
-            begins = self._denoiser.register_forward_pre_hook(recording.begins, with_kwargs=True)
-            stack.callback(begins.remove)
-            self._refuse_a_second()
-            for site in recording.sites:
-                Tap(site, recording.seen, recording.missed).attach(stack)
-            ends = self._denoiser.register_forward_hook(
-                recording.ends, with_kwargs=True, always_call=True
-            )
-            stack.callback(ends.remove)
-            self._attach_to_pipe(stack)
-            self._stack = stack.pop_all()
-
-    def _detach(self) -> None:
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
+    def _attach(self, stack: ExitStack) -> None:
+        recording = self._recording
+        begins = self._denoiser.register_forward_pre_hook(recording.begins, with_kwargs=True)
+        stack.callback(begins.remove)
+        self._refuse_a_second()
+        for site in recording.sites:
+            Tap(site, recording.seen, recording.missed).attach(stack)
+        ends = self._denoiser.register_forward_hook(
+            recording.ends, with_kwargs=True, always_call=True
+        )
+        stack.callback(ends.remove)
+        self._attach_to_pipe(stack)
 
     def _refuse_a_second(self) -> None:
         """The first of our hooks on the denoiser holds it: nobody looks twice at one model."""
@@ -165,11 +149,7 @@ class RealAttentionExtractor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            with unbroken():
-                self._detach()
-        finally:
-            self._detach()  # if Ctrl-C came before it could be held back
+        self._leave()
         self._recording.close()
         if kind is None:
             self._say_what_is_missing()
@@ -327,22 +307,3 @@ def _refuse_layers(layers: Any) -> None:
         raise SettingError(
             f"layers={layers!r}: give a glob over module paths or several; '*' means all"
         )
-
-
-def _wanted_steps(steps: Any) -> frozenset[int] | slice | None:
-    if steps is None:
-        return None
-    if isinstance(steps, slice):
-        try:
-            steps.indices(0)
-        except (TypeError, ValueError) as error:
-            raise SettingError(f"steps={steps!r}: {error}") from error
-        return steps
-    numbers = list(steps) if isinstance(steps, Iterable) else [steps]
-    whole = [n for n in numbers if isinstance(n, (int, np.integer)) and not isinstance(n, bool)]
-    if len(whole) < len(numbers) or not whole:
-        raise SettingError(
-            f"steps={steps!r}: give None for all, a slice, or whole numbers from 0 "
-            f"(negative from the end)"
-        )
-    return frozenset(int(n) for n in whole)

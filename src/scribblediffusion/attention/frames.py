@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from scribblediffusion.attention.branches import Rows
@@ -14,7 +15,7 @@ from scribblediffusion.attention.families import Site, grids
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Column
 from scribblediffusion.attention.run import Frame
-from scribblediffusion.errors import CaptureError
+from scribblediffusion.errors import CaptureError, SettingError
 
 #: Steps that are foreseen where no schedule tells how many there will be.
 _USUAL_STEPS = 50
@@ -55,6 +56,30 @@ class Wish:
     def among(self, total: int) -> list[int]:
         """The wanted steps of so many."""
         return [i for i in range(total) if self.wants(i, total)]
+
+
+def wanted_steps(steps: Any) -> frozenset[int] | slice | None:
+    """What people say of steps (a number, several, a slice, None for all), as `Wish` has it.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    if steps is None:
+        return None
+    if isinstance(steps, slice):
+        try:
+            steps.indices(0)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"steps={steps!r}: {error}") from error
+        return steps
+    numbers = list(steps) if isinstance(steps, Iterable) else [steps]
+    whole = [n for n in numbers if isinstance(n, (int, np.integer)) and not isinstance(n, bool)]
+    if len(whole) < len(numbers) or not whole:
+        raise SettingError(
+            f"steps={steps!r}: give None for all, a slice, or whole numbers from 0 "
+            f"(negative from the end)"
+        )
+    return frozenset(int(n) for n in whole)
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,17 @@ import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scribblediffusion.attention import naming, schedule
+from scribblediffusion.attention.attaching import Attaching
 from scribblediffusion.attention.branches import rows_of_condition, rows_of_layout
 from scribblediffusion.attention.encoders import EncoderWatch
 from scribblediffusion.attention.families import Site, denoiser_of, find_sites
-from scribblediffusion.attention.frames import Wish
-from scribblediffusion.attention.guard import unbroken
+from scribblediffusion.attention.frames import Wish, wanted_steps
 from scribblediffusion.attention.layout import KeyLayout
 from scribblediffusion.attention.records import Prompt, Region, Word
 from scribblediffusion.attention.sight import at_work, calls_said
@@ -66,7 +66,7 @@ _ARGUMENTS = ("hidden_states", "encoder_hidden_states", "attention_mask", "image
 Target = str | Word | int | Region
 
 
-class KnockOut:
+class KnockOut(Attaching):
     """Chosen tokens have no weight while this context is open; see the module's docstring.
 
     Words are taken out of the rows of the prompt alone. Sketch regions are taken out of every row
@@ -110,12 +110,9 @@ class KnockOut:
         self._sites = find_sites(self._denoiser, layers)
         for site in self._sites:
             _refuse_deaf(site)
-        steps = [steps] if isinstance(steps, int) else steps
-        chosen = steps if isinstance(steps, slice) or steps is None else frozenset(steps)
-        self._wish = Wish(False, False, chosen)
+        self._wish = Wish(False, False, wanted_steps(steps))
         self._names = list(inspect.signature(self._denoiser.forward).parameters)
         self._scheduler = scheduler
-        self._stack: ExitStack | None = None
         self._watch: EncoderWatch | None = None
         self._clock = schedule.Clock(None)
         self._out: Tensor | None = None
@@ -125,38 +122,22 @@ class KnockOut:
 
     # ── the context ──────────────────────────────────────────────────────────────────────────
 
-    def __enter__(self) -> Self:
-        if self._stack is not None:
-            raise CaptureError("this knock-out is open already; leave its context first")
+    _open = "this knock-out is open already; leave its context first"
+
+    def _attach(self, stack: ExitStack) -> None:
         self._clock = schedule.Clock(self._running(), self._pipe)
         self._calls = self.applied = 0
-        try:
-            with unbroken():
-                self._attach()
-            return self
-        except BaseException:
-            self._detach()
-            raise
-
-    def _attach(self) -> None:
-        with ExitStack() as stack:
-            hook = self._denoiser.register_forward_pre_hook(self._begins, with_kwargs=True)
+        hook = self._denoiser.register_forward_pre_hook(self._begins, with_kwargs=True)
+        stack.callback(hook.remove)
+        for site in self._sites:
+            # First of all: an extractor must see the mask as the module will.
+            hook = site.module.register_forward_pre_hook(
+                self._silence(site), prepend=True, with_kwargs=True
+            )
             stack.callback(hook.remove)
-            for site in self._sites:
-                # First of all: an extractor must see the mask as the module will.
-                hook = site.module.register_forward_pre_hook(
-                    self._silence(site), prepend=True, with_kwargs=True
-                )
-                stack.callback(hook.remove)
-            if self._pipe is not None and self._layout() is None:
-                self._watch = EncoderWatch(self._pipe, lambda: None)
-                self._watch.attach(stack)
-            self._stack = stack.pop_all()
-
-    def _detach(self) -> None:
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
+        if self._pipe is not None and self._layout() is None:
+            self._watch = EncoderWatch(self._pipe, lambda: None)
+            self._watch.attach(stack)
 
     def __exit__(
         self,
@@ -164,11 +145,7 @@ class KnockOut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            with unbroken():
-                self._detach()
-        finally:
-            self._detach()  # if Ctrl-C came before it could be held back
+        self._leave()
         self._out = self._known = self._watch = None
         if kind is None and self._calls and not self.applied:
             raise CaptureError(
