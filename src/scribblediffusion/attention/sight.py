@@ -31,18 +31,22 @@ class Texts:
         return None if positive == negative else positive
 
 
-def calls_of(target: Any, thread: int | None = None) -> Iterator[Mapping[str, Any]]:
-    """Variables of each running call of a method of this object, the innermost call first.
+def methods(thread: int | None = None) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Each running call of a method, the innermost first: its object, and its variables.
 
     Args:
-        target: The object.
         thread: Number of the thread that is looked at; None for this one.
     """
     frame = sys._getframe() if thread is None else sys._current_frames().get(thread)
     while frame is not None:
-        if frame.f_code.co_varnames[:1] == ("self",) and frame.f_locals.get("self") is target:
-            yield frame.f_locals
+        if frame.f_code.co_varnames[:1] == ("self",):
+            yield frame.f_locals.get("self"), frame.f_locals
         frame = frame.f_back
+
+
+def calls_of(target: Any, thread: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """Variables of each running call of a method of this object, the innermost call first."""
+    return (values for one, values in methods(thread) if one is target)
 
 
 def is_running(target: Any, thread: int | None = None) -> bool:
@@ -55,14 +59,10 @@ def at_work(pipe: Any, thread: int | None = None) -> Any:
 
     What a pipeline says of guidance or steps holds while it runs, and lies about afterwards.
     """
-    frame = sys._getframe() if thread is None else sys._current_frames().get(thread)
     found = None
-    while frame is not None:
-        if frame.f_code.co_varnames[:1] == ("self",):
-            one = frame.f_locals.get("self")
-            if one is pipe or _shares_denoiser(one, pipe):
-                found = one  # the outermost: pipelines may call others
-        frame = frame.f_back
+    for one, _ in methods(thread):
+        if one is pipe or _shares_denoiser(one, pipe):
+            found = one  # the outermost: pipelines may call others
     return found
 
 
