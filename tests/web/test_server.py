@@ -107,6 +107,28 @@ def test_uploads_have_an_end(tmp_path: Path) -> None:
     assert asyncio.run(status("upload")) == 200
 
 
+def test_one_address_cannot_send_without_end() -> None:
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    guard = Guard(behind, Limits(sent=1000))
+
+    async def status(address: str, size: int, path: str = "component_server/") -> int:
+        transport = httpx.ASGITransport(guard, client=(address, 1))
+        async with httpx.AsyncClient(transport=transport) as client:
+            url = f"http://studio/gradio_api/{path}"
+            return (await client.post(url, content=b"x" * size)).status_code
+
+    assert asyncio.run(status("10.0.0.1", 900)) == 200
+    assert asyncio.run(status("10.0.0.1", 200, "upload")) == 200
+    assert asyncio.run(status("10.0.0.1", 1)) == 429
+    assert asyncio.run(status("10.0.0.1", 1, "queue/join")) == 200
+    assert asyncio.run(status("10.0.0.2", 900)) == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [

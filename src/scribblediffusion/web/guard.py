@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from scribblediffusion.web.allowance import Allowance
 from scribblediffusion.web.limits import Limits
 from scribblediffusion.web.visitors import COOKIE, PROGRAM, new_token, token_in
 
@@ -63,6 +64,7 @@ class Guard:
     ) -> None:
         self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
         self._home, self._local, self._store = home, local, store
+        self._allowance = Allowance(limits.sent, limits.keep_seconds)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """One request."""
@@ -73,7 +75,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {k.lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        refused = self._refusal(scope, headers) or await self._full(scope["path"])
+        refused = self._refusal(scope, headers) or await self._full(scope)
         if refused is not None:
             await _answer(send, *refused)
             return
@@ -82,7 +84,11 @@ class Guard:
             return
         fresh = _with_visitor(scope, headers, local=self._local)
         body = _Body(receive, self._most(scope["path"]))
-        await self._app(scope, body.receive, _sending(send, fresh, body))
+        try:
+            await self._app(scope, body.receive, _sending(send, fresh, body))
+        finally:
+            if scope["path"].startswith(_FILES):
+                self._allowance.count(_address(scope), body.received)
 
     def _refusal(self, scope: dict[str, Any], headers: dict[bytes, str]) -> tuple[int, str] | None:
         path, host = scope["path"], _name(headers.get(b"host", ""))
@@ -99,13 +105,18 @@ class Guard:
             return 413, f"At most {self._most(path) / 1e6:.0f} MB are read here."
         return None
 
-    async def _full(self, path: str) -> tuple[int, str] | None:
-        if self._store is None or not path.startswith(_FILES):
+    async def _full(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        path, hours = scope["path"], self._limits.keep_seconds / 3600
+        if not path.startswith(_FILES):
+            return None
+        if self._allowance.left(_address(scope)) < 0:
+            most = self._limits.sent / 1e6
+            return 429, f"You have sent {most:.0f} MB of pictures within {hours:g} h. Try later."
+        if self._store is None:
             return None
         held = await asyncio.to_thread(_bytes_in, self._store)
         if held + self._most(path) <= self._limits.held:
             return None
-        hours = self._limits.keep_seconds / 3600
         return 507, f"No more uploads are taken for now: they are kept for {hours:g} h. Try later."
 
     def _elsewhere(self, scope: dict[str, Any], headers: dict[bytes, str]) -> str | None:
@@ -127,15 +138,19 @@ class _Body:
     """Counts what is received, whatever was announced."""
 
     def __init__(self, receive: Any, most: int) -> None:
-        self._receive, self._left = receive, most
-        self.over = False
+        self._receive, self._most = receive, most
+        self.received = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether more came than is read."""
+        return self.received > self._most
 
     async def receive(self) -> dict[str, Any]:
         message = await self._receive()
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                self.over = True
+            self.received += len(message.get("body", b""))
+            if self.over:
                 return {"type": "http.disconnect"}
         return message
 
@@ -185,6 +200,12 @@ def _bytes_in(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
     return total
+
+
+def _address(scope: dict[str, Any]) -> str:
+    """Who asks, as the network has it."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _place_of(origin: str) -> str:

@@ -25,6 +25,7 @@ class Limits:
         waiting: runs that wait, all visitors together; one more is refused.
         mine: runs that one visitor may have waiting or going on.
         stored: bytes of drawings that were sent and not yet used, of one page.
+        sent: bytes of pictures that one address may send within `keep_seconds`.
         held: bytes of temporary files, all visitors together; uploads beyond them are refused.
         keep_seconds: how long temporary files stay.
         pages: open pages whose state is kept; of more, those that were used last. A page that is
@@ -41,6 +42,7 @@ class Limits:
     waiting: int = 16
     mine: int = 2
     stored: int = 60_000_000
+    sent: int = 400_000_000
     held: int = 1_000_000_000
     keep_seconds: int = 3600
     pages: int = 100

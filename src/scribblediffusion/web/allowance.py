@@ -1,0 +1,43 @@
+"""How much each address may send: so that one cannot fill the room that all share."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+
+class Allowance:
+    """Bytes that each address has sent lately.
+
+    By address, since a cookie can be made up by whoever asks.
+
+    Args:
+        most: bytes that one address may send within `seconds`.
+        seconds: how long what was sent counts.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most, self._seconds, self._clock = most, seconds, clock
+        self._sent: dict[str, deque[tuple[float, int]]] = {}
+
+    def left(self, address: str) -> int:
+        """Bytes that this address may still send now."""
+        self._forget()
+        return self._most - sum(count for _, count in self._sent.get(address, ()))
+
+    def count(self, address: str, sent: int) -> None:
+        """Note that so many bytes came from this address."""
+        if sent:
+            self._sent.setdefault(address, deque()).append((self._clock(), sent))
+
+    def _forget(self) -> None:
+        oldest = self._clock() - self._seconds
+        for address, sent in list(self._sent.items()):
+            while sent and sent[0][0] < oldest:
+                sent.popleft()
+            if not sent:
+                del self._sent[address]
