@@ -135,3 +135,9 @@ def test_runs_put_or_taken_away_by_hand_are_noticed(gallery, ten, tmp_path):
     away.rename(ten[5].folder)
     assert len(gallery) == 10
     assert gallery.get(ten[5].id) == ten[5]
+
+
+@pytest.mark.parametrize("asked", [{"words": 5}, {"since": "2026-01-01"}, {"until": 7}])
+def test_values_of_another_type_are_named(gallery, ten, asked):
+    with pytest.raises(GalleryError, match=f"{next(iter(asked))}: a?.* expected"):
+        gallery.list(**asked)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tiny import stage, tiny_trace
 
 from scribblediffusion.errors import GalleryError, ScribbleError, TraceFileError
 from scribblediffusion.gallery import Gallery, default_root
-from scribblediffusion.gallery.run import Run, slug
+from scribblediffusion.gallery.run import Run, new_id, slug
 from scribblediffusion.sketch import Sketch
 
 
@@ -176,6 +177,64 @@ def test_what_cannot_be_added(gallery, tmp_path):
     with pytest.raises(GalleryError, match="cannot be the name"):
         gallery.add(folder)
     assert len(gallery) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"source": None}, "nothing to add"),
+        ({"source": 5}, "cannot add a int"),
+        ({"sketch": "nope.png"}, "sketch: an image was expected, found str"),
+        ({"picture": np.zeros((4, 4, 3))}, "picture: uint8"),
+        ({"picture": np.zeros((4, 4, 2), np.uint8)}, r"picture: uint8 .* found uint8 of shape"),
+    ],
+)
+def test_what_is_no_run_is_named(gallery, trace, given, says):
+    with pytest.raises(GalleryError, match=says):
+        gallery.add(**{"source": trace} | given)
+    assert len(gallery) == 0
+
+
+def test_neither_nothing_nor_the_gallery_itself_becomes_a_run(gallery, trace, tmp_path):
+    gallery.add(trace)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, says in ((empty, "there is nothing in it"), (gallery.root, "lies in it")):
+        with pytest.raises(GalleryError, match=says):
+            gallery.add(folder)
+    assert len(gallery) == 1
+
+
+def test_a_renamed_run_is_named(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    zipped = gallery.export(run.id, tmp_path / "run.zip")
+    other = new_id()
+    os.rename(run.folder, run.folder.with_name(run.folder.name.replace(run.id, other)))
+    (damage,) = gallery.verify()
+    assert damage.run == other
+    assert run.id in str(damage)
+    renamed = tmp_path / "renamed.zip"
+    with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(renamed, "w") as made:
+        for name in source.namelist():
+            made.writestr(name.replace(run.id, other), source.read(name))
+    elsewhere = Gallery(tmp_path / "elsewhere")
+    with pytest.raises(GalleryError, match=f"its run {run.id}"):
+        elsewhere.import_zip(renamed)
+    assert len(elsewhere) == 0
+
+
+def test_a_run_that_is_a_link_is_not_followed(gallery, trace, tmp_path):
+    run = gallery.add(trace)
+    moved = tmp_path / "moved"
+    os.rename(run.folder, moved)
+    run.folder.symlink_to(moved)
+    (damage,) = gallery.verify()
+    assert "is a link" in str(damage)
+    (found,) = gallery.list()
+    assert found.damaged
+    assert found.image is None
+    with pytest.raises(GalleryError, match="is a link"):
+        gallery.open(run.id)
 
 
 def test_attached_views_are_verified(gallery, trace, tmp_path):

@@ -65,7 +65,10 @@ def _unpack(archive: zipfile.ZipFile, label: str, folder: Path) -> Path:
     if sum(info.file_size for info in infos) > MAX_BYTES:
         raise GalleryError(f"cannot import {label}: it would unpack to over {MAX_BYTES >> 30} GB")
     listing = _content(archive, members.pop(manifest.NAME), 1 << 24)
-    entries = manifest.parse(listing)
+    try:
+        entries = manifest.parse(listing)
+    except GalleryError as error:
+        raise GalleryError(f"cannot import {label}: {error}") from None
     if entries.keys() != members.keys():
         odd = sorted(entries.keys() ^ members.keys())[0]
         raise GalleryError(f"cannot import {label}: {odd} is missing, or not in the manifest")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from scribblediffusion.errors import GalleryError
 from scribblediffusion.gallery import manifest
 from scribblediffusion.gallery.run import IMAGE, MASK, RECORD, SKETCH, TRACE, numbered, read_record
 from scribblediffusion.sketch import Sketch
@@ -27,6 +28,39 @@ Drawing: TypeAlias = "Sketch | Image.Image | np.ndarray"
 IMAGES = re.compile(r"(image|sketch|mask)(-\d+)?\.png")
 #: How every PNG file begins.
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def check(trace: object, picture: object, sketch: object, folder: Path | None) -> None:
+    """Nothing, where a run can be made of what was given.
+
+    Raises:
+        GalleryError: it cannot; says what was expected.
+    """
+    from scribblediffusion.attention.trace import AttentionTrace
+
+    if trace is None and folder is None:
+        raise GalleryError("nothing to add: give a trace, or a folder as `stage` makes one")
+    if not isinstance(trace, AttentionTrace | None):
+        raise GalleryError(f"cannot add a {type(trace).__name__}: give a trace or a folder")
+    if folder is not None and not folder.is_dir():
+        raise GalleryError(f"cannot add {folder}: it is no folder; use `stage` to make one")
+    if trace is None and folder is not None and not any(folder.iterdir()):
+        raise GalleryError(f"cannot add {folder}: there is nothing in it")
+    drawings = (Image.Image, np.ndarray)
+    for name, image, kinds in (
+        ("picture", picture, drawings),
+        ("sketch", sketch, (*drawings, Sketch)),
+    ):
+        if image is not None and not isinstance(image, kinds):
+            raise GalleryError(f"{name}: an image was expected, found {type(image).__name__}")
+        if isinstance(image, np.ndarray) and not _is_pixels(image):
+            found = f"{image.dtype} of shape {image.shape}"
+            raise GalleryError(f"{name}: uint8 [H, W], [H, W, 3] or [H, W, 4], found {found}")
+
+
+def _is_pixels(array: np.ndarray) -> bool:
+    colours = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    return array.dtype in (np.uint8, np.bool_) and colours and array.size > 0
 
 
 def fill(

@@ -21,6 +21,8 @@ CHUNK = 1 << 20
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._ -]*[A-Za-z0-9_-])?")
 _RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|COM\d|LPT\d)(?:\..*)?", re.IGNORECASE)
 
+_LINK = "is a link; a gallery holds files only: copy it there"
+
 #: An entry as `dump` writes it, wherever it stands in what is left of a manifest.
 _ENTRY = re.compile(r'"([^"]+)": \{\s*"size": (\d{1,18}),\s*"sha256": "([0-9a-f]{64})"\s*\}')
 
@@ -99,7 +101,7 @@ def _all(folder: Path) -> Iterator[tuple[str, Path]]:
 def _odd(relative: str, path: Path) -> str | None:
     """Why something cannot be a file of a run, or None."""
     if path.is_symlink():
-        return "is a link; a run holds files only: copy it there"
+        return _LINK
     if not is_safe(relative):
         return (
             "cannot be the name of a file in a run; "
@@ -154,13 +156,24 @@ def read(folder: Path) -> dict[str, Entry]:
     """The entries of the manifest in a folder.
 
     Raises:
-        GalleryError: missing or damaged.
+        GalleryError: missing or damaged, or the folder is a link.
     """
+    refuse_link(folder)
     try:
         content = (folder / NAME).read_bytes()
     except FileNotFoundError:
         raise GalleryError(f"{NAME} is missing") from None
     return parse(content)
+
+
+def refuse_link(folder: Path) -> None:
+    """Nothing, where a run's folder lies in the gallery itself.
+
+    Raises:
+        GalleryError: it is a link to a folder that may be anybody's.
+    """
+    if folder.is_symlink():
+        raise GalleryError(f"{folder.name} {_LINK}")
 
 
 def wrong(path: Path, entry: Entry) -> str | None:
@@ -186,6 +199,8 @@ def same(folder: Path, other: Path) -> bool:
 
 def verify(folder: Path, run: str) -> tuple[Damage, ...]:
     """Everything in a run's folder that is not as it was saved; empty if all is well."""
+    if folder.is_symlink():
+        return (Damage(run, folder.name, _LINK),)
     found: list[tuple[str, str | None]] = []
     present = dict(_all(folder))
     try:

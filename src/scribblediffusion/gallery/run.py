@@ -131,6 +131,14 @@ class Run:
         return read_record(self.folder)
 
     @property
+    def misnamed(self) -> str | None:
+        """The id that the record tells, where it is not that of the folder's name."""
+        if self.damaged:
+            return None
+        told = self.record.get("id", self.id)
+        return None if told == self.id else str(told)[:60]
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that the manifest lists.
 
@@ -151,7 +159,7 @@ class Run:
 
     def _path(self, name: str) -> Path | None:
         path = self.folder / name
-        return path if path.is_file() else None
+        return path if path.is_file() and not self.folder.is_symlink() else None
 
     def checked(self, name: str) -> Path:
         """A file of the run, its size and sha256 compared with the manifest.
@@ -226,8 +234,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     """`run.json` of a folder.
 
     Raises:
-        GalleryError: missing, or not what was written.
+        GalleryError: missing, not what was written, or the folder is a link.
     """
+    manifest.refuse_link(folder)
     try:
         record = json.loads((folder / RECORD).read_bytes())
     except FileNotFoundError:

@@ -55,8 +55,13 @@ class Query:
         """What a person asked for, as `Gallery.list` takes it.
 
         Raises:
-            GalleryError: too many words.
+            GalleryError: too many words, or a value of another type.
         """
+        if not isinstance(words, str):
+            raise GalleryError(f"words: text was expected, found {type(words).__name__}")
+        for name, day in (("since", since), ("until", until)):
+            if not isinstance(day, date | None):
+                raise GalleryError(f"{name}: a date was expected, found {day!r}"[:200])
         wanted = tuple(dict.fromkeys(words.split()))
         if len(wanted) > MOST_WORDS:
             raise GalleryError(f"{len(wanted)} words to look for; give at most {MOST_WORDS}")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from scribblediffusion.errors import GalleryError
 from scribblediffusion.gallery import content
 from scribblediffusion.gallery.run import ID, created_of, folder_name, new_id
 
@@ -24,7 +25,14 @@ BECOMES = ".becomes"
 
 
 def make(root: Path, prompt: str, sketch_info: str) -> Path:
-    """A new folder, with a record that holds the prompt and words about the sketch."""
+    """A new folder, with a record that holds the prompt and words about the sketch.
+
+    Raises:
+        GalleryError: either is no text.
+    """
+    for name, given in (("prompt", prompt), ("sketch_info", sketch_info)):
+        if not isinstance(given, str):
+            raise GalleryError(f"{name}: text was expected, found {type(given).__name__}")
     run_id = new_id()
     name = folder_name(run_id, prompt, created_of(run_id)).partition("/")[2]
     folder = root / STAGING / name

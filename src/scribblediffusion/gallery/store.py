@@ -118,14 +118,17 @@ class Gallery:
             The run. A staged folder of this gallery is gone afterwards.
 
         Raises:
-            GalleryError: the disk is full, a place may not be written to, or the folder is none.
+            GalleryError: the disk is full, a place may not be written to, or what was given is no
+                trace, folder, picture or sketch.
             TraceFileError: the trace in the folder is damaged.
         """
-        staged = Path(source) if isinstance(source, str | os.PathLike) else None
-        staged = Path(folder) if folder is not None else staged
         trace = None if isinstance(source, str | os.PathLike) else source
-        if staged is not None and not staged.is_dir():
-            raise GalleryError(f"cannot add {staged}: it is no folder; use `stage` to make one")
+        place = source if isinstance(source, str | os.PathLike) else None
+        place = place if folder is None else folder
+        staged = None if place is None else Path(place)
+        content.check(trace, picture, sketch, staged)
+        if staged is not None and self.root.resolve().is_relative_to(staged.resolve()):
+            raise GalleryError(f"cannot add {staged}: the gallery itself lies in it")
         run_id = new_id()
         with durable.told_clearly("save the run"), staging.in_use(self.root, staged, run_id):
             self._sweep()
@@ -221,7 +224,7 @@ class Gallery:
             seed: only runs with this seed.
 
         Raises:
-            GalleryError: a page or a size below 1.
+            GalleryError: a page or a size below 1, words that are no text, or a day that is none.
         """
         if page < 1 or size < 1:
             raise GalleryError(f"page {page} of {size} runs: both count from 1")
@@ -261,7 +264,7 @@ class Gallery:
             damage
             for run in runs
             for damage in (
-                *manifest.verify(run.folder, run.id),
+                *_damage(run),
                 *(d for copy in copied.get(run.id, ())[1:] for d in _copied(run, copy)),
             )
         )
@@ -360,6 +363,8 @@ class Gallery:
             run = Run.read(archive.unpack(path, place))
             if run.damaged:
                 raise GalleryError(f"cannot import {path}: its {RECORD} is none of a run")
+            if (other := run.misnamed) is not None:
+                raise GalleryError(f"cannot import {path}: its folder is {run.id}, its run {other}")
             here = self._index.find(run.id)
             if here:
                 if not manifest.same(here[0].folder, run.folder):
@@ -383,6 +388,14 @@ class Gallery:
         if swept:
             _log.info("removed what %d interrupted saves had left", swept)
         staging.sweep(self.root)
+
+
+def _damage(run: Run) -> Iterator[Damage]:
+    """What is wrong with a run's files, or with its folder's name where they are whole."""
+    found = manifest.verify(run.folder, run.id)
+    yield from found
+    if not found and (other := run.misnamed) is not None:
+        yield Damage(run.id, RECORD, f"says that this is run {other}: the folder was renamed")
 
 
 def _copied(run: Run, copy: Run) -> Iterator[Damage]:
