@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from scribblediffusion.errors import WeightsError
+from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.train.autoencoder import AutoencoderTrainer, psnr, to_tensor
+from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 from scribblediffusion.train.scenes import scene
 
 
@@ -46,6 +48,23 @@ def test_the_decoder_alone_leaves_the_latents(data, tmp_path):
     changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed
     assert all("decode" in name for name in changed)
+
+
+@pytest.mark.slow
+def test_previews_come_to_look_like_pictures_and_nothing_else_changes():
+    torch.manual_seed(0)
+    model = ScribbleAutoencoder()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    heard = []
+    latents, decoded = lessons(model, 2, heard.append)
+    assert sum(heard) == len(latents) == len(decoded) == 4
+    was = likeness(model, 1)
+    losses = list(PreviewTrainer(model, latents, decoded).run(12, batch=2))
+    assert losses[-1] < losses[0]
+    assert likeness(model, 1) > was
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.startswith("preview_") for name in changed)
 
 
 def test_a_folder_without_a_checkpoint_is_named(data, tmp_path):

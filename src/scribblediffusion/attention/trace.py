@@ -273,9 +273,13 @@ class AttentionTrace(Maps):
             regions: Sketch region → key.
             noise_remaining: Of each step; by default evenly from 1 down.
             prompt: By default the words in a row.
-            **fields: Any other field of `AttentionTrace` (picture_size, pictures, sketch …).
+            **fields: Any other field of `AttentionTrace` (picture_size, pictures, sketch …);
+                pictures may be one array, ``[H, W, 3]`` or ``[n, H, W, 3]``.
         """
         from scribblediffusion.attention import plain
 
         given = plain.fields_of(weights, tokens, streams, regions, noise_remaining, prompt)
+        pictures = fields.get("pictures")
+        if isinstance(pictures, np.ndarray):
+            fields["pictures"] = (pictures,) if pictures.ndim == 3 else tuple(pictures)
         return cls(**(given | fields))

@@ -67,6 +67,34 @@ def autoencoder(
 
 
 @app.command()
+def preview(
+    steps: Annotated[int, typer.Option(help="Updates.")] = 3500,
+    scenes: Annotated[int, typer.Option(help="How many pictures to make beforehand.")] = 500,
+    source: Annotated[
+        Path | None, typer.Option(help="The autoencoder's folder; RUNS/autoencoder if left out.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Teach the autoencoder's small preview network what its decoder gives."""
+    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+    from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
+
+    _log()
+    folder = source or runs / "autoencoder"
+    model = ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
+    with progress() as bar:
+        task = bar.add_task("Decoding scenes", total=2 * scenes)
+        trainer = PreviewTrainer(
+            model, *lessons(model, scenes, lambda count: bar.update(task, advance=count))
+        )
+        task = bar.add_task("Training", total=steps)
+        for loss in trainer.run(steps):
+            bar.update(task, advance=1, description=f"loss {loss:.4f}")
+    logging.getLogger(__name__).info("previews against pictures: %.2f dB held out", likeness(model))
+    model.save_pretrained(runs / "autoencoder")
+
+
+@app.command()
 def scenes(
     start: Annotated[int, typer.Option(help="Number of the first scene.")] = 0,
     count: Annotated[int, typer.Option(help="How many scenes.")] = 20_000,

@@ -49,6 +49,7 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
         encoder_coarse: int = 160,
         decoder_coarse: int = 192,
         decoder_fine: int = 96,
+        preview_width: int = 96,
         bound: float = 3.0,
     ) -> None:
         super().__init__()
@@ -62,6 +63,9 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
         self.decode_unfold = nn.Conv2d(decoder_coarse, decoder_fine * 4, 3, padding=1)
         self.decode_fine = _blocks(decoder_fine, 2)
         self.decode_out = nn.Conv2d(decoder_fine, 48, 3, padding=1)
+        self.preview_in = nn.Conv2d(latent_channels, preview_width, 3, padding=1)
+        self.preview_blocks = _blocks(preview_width, 1)
+        self.preview_out = nn.Conv2d(preview_width, 192, 3, padding=1)
         self.register_buffer("latent_mean", torch.zeros(1, latent_channels, 1, 1))
         self.register_buffer("latent_std", torch.ones(1, latent_channels, 1, 1))
 
@@ -85,6 +89,15 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
     def decode(self, latents: Tensor) -> Tensor:
         """Standardised latents `[B, 4, h, w]` to pictures `[B, 3, 8h, 8w]`, about −1…1."""
         return self.decode_raw(latents * self.latent_std + self.latent_mean)
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """As `decode`, softer and in about a fifteenth of the time: every convolution at 1/8 size.
+
+        A small network of its own, taught to give what `decode` gives. For looking on while a
+        picture is made; the picture itself comes from `decode`.
+        """
+        x = self.preview_blocks(self.preview_in(latents))
+        return F.pixel_shuffle(self.preview_out(F.silu(x)), 8)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """The picture as the autoencoder can tell it: `decode(encode(x))`."""

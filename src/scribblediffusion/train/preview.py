@@ -21,9 +21,11 @@ BATCH = 20
 
 
 def midway(latents: Tensor, rng: np.random.Generator) -> Tensor:
-    """Latents as a sampler's first steps give them: averages over what may still come.
+    """Latents as a guided sampler gives them on its way.
 
-    Each is moved towards another one and blurred over a width of its own.
+    Averages over what may still come: each is moved towards another one and blurred over a width of
+    its own. Guidance leads further than any scene: they are stretched and shifted. And there is
+    noise.
     """
     others = latents[rng.permutation(len(latents))]
     share = torch.from_numpy(rng.uniform(0, 0.5, (len(latents), 1, 1, 1))).float()
@@ -32,7 +34,11 @@ def midway(latents: Tensor, rng: np.random.Generator) -> Tensor:
         F.avg_pool2d(F.pad(one[None], [int(width) // 2] * 4, mode="replicate"), int(width), 1)
         for one, width in zip(torch.lerp(latents, others, share), widths, strict=True)
     ]
-    return torch.cat(blurred)
+    shape = (len(latents), latents.shape[1], 1, 1)
+    gain, shift = rng.uniform(0.8, 1.8, (len(latents), 1, 1, 1)), rng.normal(0, 0.3, shape)
+    noise = rng.normal(0, 0.1, latents.shape)
+    stretched = torch.cat(blurred).double() * torch.from_numpy(gain)
+    return (stretched + torch.from_numpy(shift + noise)).float()
 
 
 @torch.no_grad()
