@@ -323,6 +323,23 @@ def test_a_saved_trace_is_as_good_and_is_read_once(visualizer, short, tmp_path, 
         visualizer.summary(path)
 
 
+def test_a_map_is_read_from_its_trace_once_and_anew_from_a_changed_file(
+    visualizer, short, tmp_path, monkeypatch
+):
+    path = short.save(tmp_path / "run.safetensors")
+    read, word = [], AttentionTrace.word
+    monkeypatch.setattr(AttentionTrace, "word", lambda *a, **k: read.append(1) or word(*a, **k))
+    first = visualizer.heat_map(path, "kite", size=128)
+    assert visualizer.heat_map(path, "kite", size=128).tobytes() == first.tobytes()
+    assert len(read) == 1
+    for other in ({"step": 1}, {"view": "attention"}):
+        assert visualizer.heat_map(path, "kite", size=128, **other).tobytes() != first.tobytes()
+    assert len(read) == 3
+    make_trace(steps=2, grid=8).save(path)
+    assert visualizer.heat_map(path, "kite", size=128).tobytes() != first.tobytes()
+    assert len(read) == 4
+
+
 def test_the_traces_own_prompt_is_shown_and_another_one_is_warned_of(
     visualizer, short, tmp_path, caplog
 ):

@@ -295,14 +295,14 @@ class AttentionVisualizer:
             NoHeatMapError: it has no weight anywhere.
             NotRecordedError: that step or token was not recorded.
         """
-        from scribblediffusion.view.evolution import subject_map, subject_title
+        from scribblediffusion.view.evolution import subject_title
         from scribblediffusion.view.heatmap import overlay
 
         trace = self._open(attention_data, "")
         what = self._subject(trace, word, occurrence)
         when = "whole run" if step is None else str(trace.steps[_position(trace, step)])
         return overlay(
-            subject_map(trace, what, step, view),
+            self._map(trace, what, step, view),
             trace.picture,
             view=view,
             title=f"{subject_title(what)} · {when}",
@@ -373,6 +373,22 @@ class AttentionVisualizer:
             "no word and no region of this trace has a map to show: name a key that it recorded "
             f"({len(trace.keys)} tokens), or capture with the text encoder inside the context"
         )
+
+    def _map(
+        self,
+        trace: AttentionTrace,
+        what: Subject,
+        step: int | None,
+        view: Literal["heat_map", "attention"],
+    ) -> Array:
+        """The map of a subject, read from the trace once: drawing it takes less time."""
+        from scribblediffusion.view.evolution import subject_map
+
+        maps, key = self._made(trace).maps, (what.keys, step, view)
+        if key not in maps:
+            _make_room(maps, 64)
+            maps[key] = subject_map(trace, what, step, view)
+        return maps[key]
 
     def _draw_analysis(
         self, trace: AttentionTrace, drawing: Sketch | None, style: FigureStyle, path: Path
@@ -453,6 +469,7 @@ class _Made:
     summaries: dict[str, RunSummary] = dataclasses.field(default_factory=dict)
     titled: dict[str, AttentionTrace] = dataclasses.field(default_factory=dict)
     views: dict[str, WebView] = dataclasses.field(default_factory=dict)
+    maps: dict[Any, Array] = dataclasses.field(default_factory=dict)
 
 
 def _make_room(kept: dict[Any, Any], most: int = 4) -> None:

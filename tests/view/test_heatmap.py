@@ -55,6 +55,26 @@ def test_opacity_runs_from_picture_to_map():
     np.testing.assert_array_equal(drawn[0], picture[0])
 
 
+@pytest.mark.parametrize("sketch", [False, True])
+def test_squares_of_a_map_stay_where_they_are_when_the_picture_is_doubled(sketch):
+    rng = np.random.default_rng(0)
+    picture = np.full((64, 64, 3), 120, np.uint8)
+    lines = np.full((64, 64), 255, np.uint8)
+    lines[30:34] = 0
+    values, style = rng.random((8, 8)), HeatStyle(smooth=False)
+    drawn = lines if sketch else None
+    small, large = (
+        np.asarray(blended(values, picture, Scale(1.0), size, style, drawn), int)
+        for size in ((64, 64), (128, 128))
+    )
+    inside = np.arange(128) % 16
+    inside = (inside > 0) & (inside < 15)
+    inside[56:72] &= not sketch
+    whole = small.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(large[inside][:, inside], whole[inside][:, inside])
+    assert (large[62:66].min() >= 200) == sketch
+
+
 def test_ink_darkens_the_map_and_paper_hardly_pales_it():
     """The formula that the docstring gives, computed with floats."""
     rng = np.random.default_rng(0)

@@ -130,7 +130,7 @@ def blended(
     if style.opacity == 0:
         return _lined(as_image(picture, size), lines)
     below = as_image(picture)
-    inner = _mixing_size(values.shape, below.size, size) if style.smooth else size
+    inner = _mixing_size(values.shape, below.size, size, style.smooth)
     image = _over(_levels(values, inner, scale, style), below, style)
     if lines is not None and lines.size == inner:  # as for the mixture: far less, and as sharp
         return _resized(_lined(image, lines), size)
@@ -141,20 +141,27 @@ def _lined(image: Image.Image, lines: Image.Image | None) -> Image.Image:
     """With lines over it in white, as screen mode draws them; the image itself stays as it is."""
     if lines is None:
         return image
-    image = image.copy()
-    image.paste((255, 255, 255), mask=_resized(lines, image.size))
-    return image
+    channels, mask = image.split(), _resized(lines, image.size)
+    for channel in channels:  # far faster than white over all three at once
+        channel.paste(255, mask=mask)
+    return Image.merge("RGB", channels)
 
 
 def _mixing_size(
-    grid: Sequence[int], picture: tuple[int, int], size: tuple[int, int]
+    grid: Sequence[int], picture: tuple[int, int], size: tuple[int, int], smooth: bool
 ) -> tuple[int, int]:
     """Where map and picture are mixed: at the picture's size, if that loses nothing of the map.
 
-    Enlarging the mixture costs as much as enlarging the picture, and mixing far less.
+    Enlarging the mixture costs as much as enlarging the picture, and mixing far less. A map at its
+    true resolution is mixed at a multiple that has whole pixels for each square and is no more
+    than doubled, so that the edges of squares stay sharp.
     """
-    holds = picture[0] >= 4 * grid[1] and picture[1] >= 4 * grid[0]
-    return picture if holds and picture[0] <= size[0] and picture[1] <= size[1] else size
+    factor = 1 if smooth else max(1, -(-max(size) // (2 * max(picture))))
+    mixed = picture[0] * factor, picture[1] * factor
+    axes = list(zip(grid[::-1], mixed, size, strict=True))
+    holds = all(4 * places <= inner <= outer for places, inner, outer in axes)
+    whole = smooth or all(inner % places == 0 for places, inner, _ in axes)
+    return mixed if holds and whole else size
 
 
 def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle) -> Image.Image:
