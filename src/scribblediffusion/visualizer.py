@@ -286,7 +286,7 @@ class AttentionVisualizer:
             step: one sampling step; the whole run unless given.
             view: "heat_map" or "attention".
             style: colours, opacity, enlargement.
-            size: the longer side in pixels.
+            size: the longer side in pixels, at least 96.
             sketch: True draws the trace's own sketch over it; or the drawing to draw.
 
         Raises:
@@ -294,6 +294,7 @@ class AttentionVisualizer:
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: it has no weight anywhere.
             NotRecordedError: that step or token was not recorded.
+            SettingError: a size below 96 pixels.
         """
         from scribblediffusion.view.evolution import subject_title
         from scribblediffusion.view.heatmap import overlay

@@ -114,6 +114,26 @@ def test_a_map_larger_than_its_panel_is_said_to_be_reduced(smooth, monkeypatch):
     assert said == ["128 by 128 map, reduced"] * 2
 
 
+@pytest.mark.parametrize("size", [96, 200, 512])
+@pytest.mark.parametrize("shape", [(256, 256), (256, 64)])
+def test_title_and_notes_are_whole_from_the_smallest_size_on(size, shape, monkeypatch):
+    picture = np.zeros((*shape, 3), np.uint8)
+    said = "sketch, middle of the lower edge (row 7, column 4 of 8 by 8) · Noise remaining: 75%"
+    for title in ("“mushroom” · whole run", said):
+        page = Written(monkeypatch)
+        written = page.stands_well(overlay(np.eye(32), picture, title=title, size=size))
+        assert title.split() == " ".join(written).split()[: len(title.split())]
+        assert "32 by 32 map, smoothly enlarged" in written or size < 256
+        assert not [line for line in written if "…" in line]
+
+
+@pytest.mark.parametrize("size", [0, -4, 10, 95, float("nan")])
+def test_a_size_that_nothing_can_be_seen_in_is_refused(size):
+    for bar in (True, False):
+        with pytest.raises(SettingError, match="from 96 pixels"):
+            overlay(np.eye(4), size=size, bar=bar)
+
+
 def test_wrong_options_are_named():
     with pytest.raises(SettingError, match="opacity"):
         HeatStyle(opacity=1.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,12 +14,14 @@ from PIL import Image, ImageDraw
 from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import ColourMap, Ground, Scale, Theme, table, theme
-from scribblediffusion.view.typeset import width, write
+from scribblediffusion.view.typeset import width, wrapped, write
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Picture = Image.Image | Array
 #: Height of a colour bar with its numbers.
 BAR_HEIGHT = 34
+#: An overlay's longer side is at least so many pixels.
+LEAST = 96
 
 
 @dataclass(frozen=True)
@@ -229,11 +232,11 @@ def overlay(
         values: `[H, W]` from `trace.word`, `trace.region` or `trace.stream`.
         picture: what lies below, or None.
         view: which view `values` is: decides how the numbers of the bar read.
-        title: a line above, usually the word.
+        title: above it, usually the word; wrapped where it is long.
         scale: a shared scale; its own (from 0 to its highest value) unless given.
         style: colours, opacity, enlargement.
         sketch: drawn over in white, where given.
-        size: the longer side of the picture in pixels.
+        size: the longer side of the picture in pixels, at least 96.
         bar: with title, colour bar and note; False gives the picture alone.
         ground: "light" or "dark".
 
@@ -246,6 +249,8 @@ def overlay(
     values = np.asarray(values)
     if values.ndim != 2 or values.size == 0:
         raise SettingError(f"map of shape {values.shape}: give one map [H, W]")
+    if not size >= LEAST:
+        raise SettingError(f"size {size}: the longer side is from {LEAST} pixels on")
     style = style or HeatStyle()
     made = Scale.of_heat if view == "heat_map" else Scale.of_attention
     scale = scale or made(values)
@@ -282,17 +287,20 @@ def _framed(
     title: str,
     colours: Theme,
 ) -> Image.Image:
-    margin, head = 16, 44 if title else 16
-    width_, height = max(image.width, 200), image.height
-    page = Image.new("RGB", (width_ + 2 * margin, head + height + 102), colours.ground)
+    margin, height = 16, image.height
+    notes = scale.unit, style.note(grid, image.size)
+    inner = max(image.width, 200, *(math.ceil(width(note, 13)) for note in notes))
+    lines = wrapped(title, 20, inner, 6, plain=True) if title else ()
+    head = 16 + 28 * len(lines)
+    page = Image.new("RGB", (inner + 2 * margin, head + height + 102), colours.ground)
     draw = ImageDraw.Draw(page)
-    if title:
-        write(draw, (margin, 12), title, 20, colours.text, room=width_)
-    page.paste(image, (margin + (width_ - image.width) // 2, head))
-    colour_bar(page, (margin, head + height + 12), width_, scale, style.colours, colours)
-    for line, note in enumerate((scale.unit, style.note(grid, image.size))):
-        at = (margin, head + height + 52 + 20 * line)
-        write(draw, at, note, 13, colours.muted, room=width_)
+    for number, line in enumerate(lines):
+        write(draw, (margin, 12 + 28 * number), line, 20, colours.text, room=inner)
+    page.paste(image, (margin + (inner - image.width) // 2, head))
+    colour_bar(page, (margin, head + height + 12), inner, scale, style.colours, colours)
+    for number, note in enumerate(notes):
+        at = (margin, head + height + 52 + 20 * number)
+        write(draw, at, note, 13, colours.muted, room=inner)
     return page
 
 
