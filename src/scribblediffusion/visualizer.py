@@ -133,7 +133,8 @@ class AttentionVisualizer:
         Args:
             token_idx: 0–153, a key of the shipped model: 0–76 are text tokens, of which only the
                 map tells something, 77–153 sketch tokens.
-            attention_map: `[H, W]` of that token: adds where in the picture it acted most.
+            attention_map: `[H, W]` of that token, an array or tensor: adds where in the picture it
+                acted most.
             sketch_image: anything that `Sketch.from_image` reads; None for a blank sheet.
 
         Returns:
@@ -187,12 +188,12 @@ class AttentionVisualizer:
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: the word, or every word, has no weight.
             TraceFileError: the path holds no sound trace.
-            SettingError: another suffix, or MP4 without ffmpeg.
+            SettingError: another suffix, MP4 without ffmpeg, or a folder that is a file.
         """
         trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
         what = self._subject(trace, word, occurrence)
         style = style or self._evolution_style()
-        path = Path(folder_path) / f"evolution-{_name(what)}.{suffix}"
+        path = _folder(folder_path) / f"evolution-{_name(what)}.{suffix}"
         how = (what.keys, style, _mark(drawing))
         draw = functools.partial(_draw_evolution, trace, what, style, drawing, path)
         return self._drawn.once(path, trace, how, draw)
@@ -222,7 +223,7 @@ class AttentionVisualizer:
 
         Raises:
             TraceFileError: the path holds no sound trace.
-            SettingError: another format, or none.
+            SettingError: another format, or none; or a folder that is a file.
         """
         from scribblediffusion.view.figure import FigureStyle
 
@@ -230,7 +231,8 @@ class AttentionVisualizer:
             raise SettingError(f"formats {list(formats)}: there are png, svg, pdf and html")
         trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
         style = style or FigureStyle(ground=self.ground)
-        paths = [Path(folder_path) / f"analysis.{suffix}" for suffix in formats]
+        folder = _folder(folder_path)
+        paths = [folder / f"analysis.{suffix}" for suffix in formats]
         for path in paths:
             draw = functools.partial(self._draw_analysis, trace, drawing, style, path)
             self._drawn.once(path, trace, (style, _mark(drawing)), draw)
@@ -486,6 +488,17 @@ def _draw_evolution(
 
     sketch = None if drawing is None else drawing.to_image()
     return Evolution.of(trace, what, style=style, sketch=sketch).save(path)
+
+
+def _folder(path: PathLike) -> Path:
+    """Where to put files: a folder, or what can become one."""
+    folder = Path(path)
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise SettingError(f"folder_path {str(folder)!r}: {place} is a file; give a folder")
+    return folder
 
 
 def _drawing(source: Source | None) -> Sketch | None:
