@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from scribblediffusion.view.colour import Colour
-from scribblediffusion.view.fonts import font, letters, readable, runs
+from scribblediffusion.view.fonts import font, letters, readable, runs, shown
 
-__all__ = ["fitted", "png", "readable", "width", "wrapped", "write"]
+__all__ = ["fitted", "png", "readable", "shown", "width", "wrapped", "write"]
 
 
 @functools.lru_cache(maxsize=4096)
