@@ -4,7 +4,8 @@
 
 The trace has the shape of the shipped model's (20 steps, 154 keys) with random weights. Limits:
 GIF and figure 1.5 s together on two cores, one overlay 5 ms with its title, colour bar and notes,
-with the sketch over it or without. The wall's clock is judged; CPU time tells how busy the machine
+with the sketch over it or without, smoothly enlarged or at its true resolution; and a map asked of
+the visualizer again. The wall's clock is judged; CPU time tells how busy the machine
 was besides.
 The rival is what the first system did: matplotlib's own animation of the same three panels.
 """
@@ -19,7 +20,7 @@ from measuring import Timed, options, report
 from scribblediffusion import AttentionVisualizer
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.sketch import REGIONS
-from scribblediffusion.view.heatmap import overlay
+from scribblediffusion.view.heatmap import HeatStyle, overlay
 
 LIMIT, OVERLAY_LIMIT = 1.5, 0.005
 STEPS = 20
@@ -89,8 +90,10 @@ def main() -> int:
     chosen = options(__doc__, runs=(5, "runs of the slow ones"))
     trace = random_trace()
     heat, picture = trace.word("apple"), trace.picture
+    squares = HeatStyle(smooth=False)
     with tempfile.TemporaryDirectory(prefix="scribble-") as name:
         folder = Path(name)
+        visualizer = AttentionVisualizer(folder)
         found = [
             Timed.of(
                 f"GIF of {STEPS} steps and analysis",
@@ -109,6 +112,17 @@ def main() -> int:
                 lambda: overlay(heat, picture, title="“apple”", sketch=trace.sketch),
                 41,
                 OVERLAY_LIMIT,
+            ),
+            Timed.of(
+                "the same at its true resolution",
+                lambda: overlay(heat, picture, title="“apple”", sketch=trace.sketch, style=squares),
+                41,
+                OVERLAY_LIMIT,
+            ),
+            Timed.of(
+                "a map asked of the visualizer again",
+                lambda: visualizer.heat_map(trace, "apple"),
+                41,
             ),
             Timed.of(
                 f"matplotlib animation of {STEPS} frames, without analysis",

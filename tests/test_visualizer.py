@@ -93,6 +93,30 @@ def test_what_is_no_map_is_refused_by_name(visualizer, map_):
         visualizer.get_sketch_feature_description(100, map_)
 
 
+def test_a_map_that_is_a_tensor_is_read_whatever_its_type_and_gradient(visualizer):
+    torch = pytest.importorskip("torch")
+    heat = torch.zeros(4, 4)
+    heat[0, 3] = 1
+    expected = visualizer.get_sketch_feature_description(100, heat.numpy())
+    for given in (heat, heat.bfloat16(), heat.half(), heat.clone().requires_grad_()):
+        assert visualizer.get_sketch_feature_description(100, given) == expected
+    with pytest.raises(SettingError, match="attention map"):
+        visualizer.get_sketch_feature_description(100, heat.bfloat16()[0])
+
+
+def test_a_folder_that_is_a_file_is_named(visualizer, short, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("mine", encoding="utf-8")
+    for folder in (taken, taken / "deeper"):
+        for ask in (
+            lambda: visualizer.create_evolution_gif(short, "", None, folder),  # noqa: B023
+            lambda: visualizer.create_comprehensive_analysis(short, "", None, folder),  # noqa: B023
+        ):
+            with pytest.raises(SettingError, match=r"taken.*is a file"):
+                ask()
+    assert taken.read_text(encoding="utf-8") == "mine"
+
+
 def test_huge_values_are_no_trouble(visualizer):
     text = visualizer.get_sketch_feature_description(100, np.full((4, 4), 1e308))
     assert text.endswith("1.0 times the even share")
@@ -321,6 +345,23 @@ def test_a_saved_trace_is_as_good_and_is_read_once(visualizer, short, tmp_path, 
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(TraceFileError):
         visualizer.summary(path)
+
+
+def test_a_map_is_read_from_its_trace_once_and_anew_from_a_changed_file(
+    visualizer, short, tmp_path, monkeypatch
+):
+    path = short.save(tmp_path / "run.safetensors")
+    read, word = [], AttentionTrace.word
+    monkeypatch.setattr(AttentionTrace, "word", lambda *a, **k: read.append(1) or word(*a, **k))
+    first = visualizer.heat_map(path, "kite", size=128)
+    assert visualizer.heat_map(path, "kite", size=128).tobytes() == first.tobytes()
+    assert len(read) == 1
+    for other in ({"step": 1}, {"view": "attention"}):
+        assert visualizer.heat_map(path, "kite", size=128, **other).tobytes() != first.tobytes()
+    assert len(read) == 3
+    make_trace(steps=2, grid=8).save(path)
+    assert visualizer.heat_map(path, "kite", size=128).tobytes() != first.tobytes()
+    assert len(read) == 4
 
 
 def test_the_traces_own_prompt_is_shown_and_another_one_is_warned_of(

@@ -133,7 +133,8 @@ class AttentionVisualizer:
         Args:
             token_idx: 0–153, a key of the shipped model: 0–76 are text tokens, of which only the
                 map tells something, 77–153 sketch tokens.
-            attention_map: `[H, W]` of that token: adds where in the picture it acted most.
+            attention_map: `[H, W]` of that token, an array or tensor: adds where in the picture it
+                acted most.
             sketch_image: anything that `Sketch.from_image` reads; None for a blank sheet.
 
         Returns:
@@ -187,12 +188,12 @@ class AttentionVisualizer:
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: the word, or every word, has no weight.
             TraceFileError: the path holds no sound trace.
-            SettingError: another suffix, or MP4 without ffmpeg.
+            SettingError: another suffix, MP4 without ffmpeg, or a folder that is a file.
         """
         trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
         what = self._subject(trace, word, occurrence)
         style = style or self._evolution_style()
-        path = Path(folder_path) / f"evolution-{_name(what)}.{suffix}"
+        path = _folder(folder_path) / f"evolution-{_name(what)}.{suffix}"
         how = (what.keys, style, _mark(drawing))
         draw = functools.partial(_draw_evolution, trace, what, style, drawing, path)
         return self._drawn.once(path, trace, how, draw)
@@ -222,7 +223,7 @@ class AttentionVisualizer:
 
         Raises:
             TraceFileError: the path holds no sound trace.
-            SettingError: another format, or none.
+            SettingError: another format, or none; or a folder that is a file.
         """
         from scribblediffusion.view.figure import FigureStyle
 
@@ -230,7 +231,8 @@ class AttentionVisualizer:
             raise SettingError(f"formats {list(formats)}: there are png, svg, pdf and html")
         trace, drawing = self._open(attention_data, prompt), _drawing(sketch_image)
         style = style or FigureStyle(ground=self.ground)
-        paths = [Path(folder_path) / f"analysis.{suffix}" for suffix in formats]
+        folder = _folder(folder_path)
+        paths = [folder / f"analysis.{suffix}" for suffix in formats]
         for path in paths:
             draw = functools.partial(self._draw_analysis, trace, drawing, style, path)
             self._drawn.once(path, trace, (style, _mark(drawing)), draw)
@@ -286,7 +288,7 @@ class AttentionVisualizer:
             step: one sampling step; the whole run unless given.
             view: "heat_map" or "attention".
             style: colours, opacity, enlargement.
-            size: the longer side in pixels.
+            size: the longer side in pixels, at least 96.
             sketch: True draws the trace's own sketch over it; or the drawing to draw.
 
         Raises:
@@ -294,15 +296,16 @@ class AttentionVisualizer:
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: it has no weight anywhere.
             NotRecordedError: that step or token was not recorded.
+            SettingError: a size below 96 pixels.
         """
-        from scribblediffusion.view.evolution import subject_map, subject_title
+        from scribblediffusion.view.evolution import subject_title
         from scribblediffusion.view.heatmap import overlay
 
         trace = self._open(attention_data, "")
         what = self._subject(trace, word, occurrence)
         when = "whole run" if step is None else str(trace.steps[_position(trace, step)])
         return overlay(
-            subject_map(trace, what, step, view),
+            self._map(trace, what, step, view),
             trace.picture,
             view=view,
             title=f"{subject_title(what)} · {when}",
@@ -373,6 +376,22 @@ class AttentionVisualizer:
             "no word and no region of this trace has a map to show: name a key that it recorded "
             f"({len(trace.keys)} tokens), or capture with the text encoder inside the context"
         )
+
+    def _map(
+        self,
+        trace: AttentionTrace,
+        what: Subject,
+        step: int | None,
+        view: Literal["heat_map", "attention"],
+    ) -> Array:
+        """The map of a subject, read from the trace once: drawing it takes less time."""
+        from scribblediffusion.view.evolution import subject_map
+
+        maps, key = self._made(trace).maps, (what.keys, step, view)
+        if key not in maps:
+            _make_room(maps, 64)
+            maps[key] = subject_map(trace, what, step, view)
+        return maps[key]
 
     def _draw_analysis(
         self, trace: AttentionTrace, drawing: Sketch | None, style: FigureStyle, path: Path
@@ -453,6 +472,7 @@ class _Made:
     summaries: dict[str, RunSummary] = dataclasses.field(default_factory=dict)
     titled: dict[str, AttentionTrace] = dataclasses.field(default_factory=dict)
     views: dict[str, WebView] = dataclasses.field(default_factory=dict)
+    maps: dict[Any, Array] = dataclasses.field(default_factory=dict)
 
 
 def _make_room(kept: dict[Any, Any], most: int = 4) -> None:
@@ -468,6 +488,17 @@ def _draw_evolution(
 
     sketch = None if drawing is None else drawing.to_image()
     return Evolution.of(trace, what, style=style, sketch=sketch).save(path)
+
+
+def _folder(path: PathLike) -> Path:
+    """Where to put files: a folder, or what can become one."""
+    folder = Path(path)
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise SettingError(f"folder_path {str(folder)!r}: {place} is a file; give a folder")
+    return folder
 
 
 def _drawing(source: Source | None) -> Sketch | None:

@@ -11,7 +11,7 @@ from scribblediffusion.analysis.difference import compare
 
 def test_difference_of_a_trace_with_itself_and_with_a_shifted_one(small):
     same = compare(small, small)
-    assert [w.name for w in same.words] == ["a", "cat", "a (2)", "hat"]
+    assert [w.name for w in same.words] == ["a (1)", "cat", "a (2)", "hat"]
     assert all(w.moved == 0 and w.correlation == pytest.approx(1) for w in same.words)
     left, right = np.zeros((1, 2, 4, 4)), np.zeros((1, 2, 8, 8))
     left[:, 0, 1, 0] = right[:, 0, 2:4, 6:8] = 1
@@ -28,6 +28,17 @@ def test_difference_of_a_trace_with_itself_and_with_a_shifted_one(small):
     apart = compare(plain_trace(left, ["cat", "sat"]), plain_trace(right, ["dog", "mat"]))
     assert apart.words == ()
     assert "no word is in both" in str(apart)
+
+
+def test_a_word_that_only_one_of_them_repeats_is_the_same_word_in_both():
+    maps = np.full((1, 4, 2, 2), 0.25)
+    once = plain_trace(maps, ["a", "cat", "hat", "[SEP]"])
+    twice = plain_trace(maps, ["A", "cat", "a", "[SEP]"])
+    for first, second in ((once, twice), (twice, once)):
+        assert [w.name for w in compare(first, second).words] == ["a (1)", "cat"]
+    assert compare(once, twice).only_second == ("a (2)",)
+    assert compare(twice, once).only_first == ("a (2)",)
+    assert [w.name for w in compare(once, once).words] == ["a", "cat", "hat"]
 
 
 def by_hand(cat, dog):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scribblediffusion.errors import SettingError
-from scribblediffusion.view.colour import Scale, table
+from scribblediffusion.view.colour import DARK, LIGHT, Scale, table
 
 
 def test_tables_are_matplotlibs_and_luminance_rises():
@@ -39,3 +39,29 @@ def test_ticks_are_few_round_and_truthful(top):
     assert 2 <= len(ticks) <= 5
     for place, text in ticks:
         assert float(text) == pytest.approx(place * top, rel=1e-3, abs=1e-9)
+
+
+#: Linear RGB as seen without red, green and blue cones (Machado et al. 2009).
+SEEN = {
+    "all": np.eye(3),
+    "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+@pytest.mark.parametrize("cones", SEEN)
+def test_colours_of_streams_are_told_apart_and_stand_out(theme, cones):
+    rgb = np.array([*theme.streams, theme.ground]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(SEEN[cones]), 0, 1)
+    to_xyz = [[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8729]]
+    x, y, z = np.cbrt(seen @ np.transpose(to_xyz)).T
+    lab = np.stack([116 * y, 500 * (x - y), 200 * (y - z)], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)[np.triu_indices(len(lab), 1)]
+    assert len(theme.streams) >= 6
+    assert apart.min() > 9
+    luminance = linear @ to_xyz[1]
+    lighter, darker = (f(luminance[:-1], luminance[-1]) + 0.05 for f in (np.maximum, np.minimum))
+    assert (lighter / darker).min() > 3

@@ -148,6 +148,46 @@ def test_names_of_streams_are_no_formulas():
     assert "x$^$y" in [t.get_text() for t in texts(figure)]
 
 
+def of_streams(shares, steps=3, keys=30):
+    """A run whose streams have these shares throughout; one word, and maps that are not even."""
+    names, share = list(shares), np.array(list(shares.values()))
+    share = np.concatenate([share[:1], np.repeat(share[1:] / keys, keys)])
+    weights = np.random.default_rng(0).random((steps, 1, 1, len(share), 4, 4)) * 0.02 + 1
+    weights *= share[:, None, None]
+    return AttentionTrace.from_arrays(
+        {"l": weights / weights.sum(axis=3, keepdims=True)},
+        tokens=["cat"],
+        streams={names[0]: range(1)}
+        | {name: range(1 + i * keys, 1 + (i + 1) * keys) for i, name in enumerate(names[1:])},
+        noise_remaining=list(np.linspace(1, 0.1, steps)),
+    )
+
+
+@pytest.mark.parametrize("high", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["sketch", "ip_adapter", "extra_condition_x", "苹果" * 9])
+def test_names_of_streams_keep_their_distance_from_the_matrix(name, high):
+    trace = of_streams({"text": 1 - high, name: high})
+    figure = analysis_figure(summarise(trace))
+    figure_image(figure)
+    stands_well(figure)
+    shares, matrix = figure.axes[1:3]
+    assert len(shares.texts) == 2
+    left = min(t.get_window_extent().x0 for t in matrix.get_yticklabels())
+    for text in shares.texts:
+        assert text.get_window_extent().x1 + 8 <= left, text.get_text()
+        assert text.get_window_extent().x0 >= shares.bbox.x1 + 4
+    assert name not in ("sketch", "ip_adapter") or name in [t.get_text() for t in shares.texts]
+
+
+@pytest.mark.parametrize("ground", ["light", "dark"])
+def test_no_two_of_many_streams_look_alike(ground):
+    names = ["text", "sketch", *(f"s{i}" for i in range(7))]
+    figure = analysis_figure(summarise(of_streams(dict.fromkeys(names, 1))), FigureStyle(ground))
+    lines = figure.axes[1].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 9
+    assert len({line.get_color() for line in lines[:6]}) == 6
+
+
 def test_the_sketch_keeps_its_own_proportions(trace):
     wide = dataclasses.replace(trace, pictures=(np.zeros((90, 160, 3), np.uint8),), previews=None)
     page = AnalysisPage.of(summarise(wide), FigureStyle())

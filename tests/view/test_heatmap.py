@@ -55,6 +55,26 @@ def test_opacity_runs_from_picture_to_map():
     np.testing.assert_array_equal(drawn[0], picture[0])
 
 
+@pytest.mark.parametrize("sketch", [False, True])
+def test_squares_of_a_map_stay_where_they_are_when_the_picture_is_doubled(sketch):
+    rng = np.random.default_rng(0)
+    picture = np.full((64, 64, 3), 120, np.uint8)
+    lines = np.full((64, 64), 255, np.uint8)
+    lines[30:34] = 0
+    values, style = rng.random((8, 8)), HeatStyle(smooth=False)
+    drawn = lines if sketch else None
+    small, large = (
+        np.asarray(blended(values, picture, Scale(1.0), size, style, drawn), int)
+        for size in ((64, 64), (128, 128))
+    )
+    inside = np.arange(128) % 16
+    inside = (inside > 0) & (inside < 15)
+    inside[56:72] &= not sketch
+    whole = small.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(large[inside][:, inside], whole[inside][:, inside])
+    assert (large[62:66].min() >= 200) == sketch
+
+
 def test_ink_darkens_the_map_and_paper_hardly_pales_it():
     """The formula that the docstring gives, computed with floats."""
     rng = np.random.default_rng(0)
@@ -92,6 +112,26 @@ def test_a_map_larger_than_its_panel_is_said_to_be_reduced(smooth, monkeypatch):
     Evolution.of(trace, "cat", style=EvolutionStyle(panel=96, heat=style)).frame(0)
     said = [line[4] for line in page.lines if "128 by 128 map" in line[4]]
     assert said == ["128 by 128 map, reduced"] * 2
+
+
+@pytest.mark.parametrize("size", [96, 200, 512])
+@pytest.mark.parametrize("shape", [(256, 256), (256, 64)])
+def test_title_and_notes_are_whole_from_the_smallest_size_on(size, shape, monkeypatch):
+    picture = np.zeros((*shape, 3), np.uint8)
+    said = "sketch, middle of the lower edge (row 7, column 4 of 8 by 8) · Noise remaining: 75%"
+    for title in ("“mushroom” · whole run", said):
+        page = Written(monkeypatch)
+        written = page.stands_well(overlay(np.eye(32), picture, title=title, size=size))
+        assert title.split() == " ".join(written).split()[: len(title.split())]
+        assert "32 by 32 map, smoothly enlarged" in written or size < 256
+        assert not [line for line in written if "…" in line]
+
+
+@pytest.mark.parametrize("size", [0, -4, 10, 95, float("nan")])
+def test_a_size_that_nothing_can_be_seen_in_is_refused(size):
+    for bar in (True, False):
+        with pytest.raises(SettingError, match="from 96 pixels"):
+            overlay(np.eye(4), size=size, bar=bar)
 
 
 def test_wrong_options_are_named():

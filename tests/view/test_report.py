@@ -54,11 +54,37 @@ def test_a_hostile_prompt_stays_text_in_the_report():
     embedded(page)
 
 
+def prompted(text):
+    trace = make_trace(steps=1, grid=8)
+    prompts = (dataclasses.replace(trace.prompts[0], text=text),)
+    return report_html(summarise(dataclasses.replace(trace, prompts=prompts)))
+
+
+def test_signs_that_turn_the_line_round_are_left_out_and_letters_are_not():
+    page = prompted("a \u202ered\u2066  kite\x00 苹果 تفاحة")
+    assert "<h1>“a red kite 苹果 تفاحة”</h1>" in page
+    assert "<title>a red kite 苹果 تفاحة</title>" in page
+    assert "<b>“a red kite 苹果 تفاحة”</b>" in page
+    assert not set(page) & set("\u202e\u2066\x00")
+
+
+def test_a_long_prompt_is_cut_in_the_heading_and_whole_in_a_fold():
+    long = "word " * 2000 + "end"
+    page = prompted(long)
+    heading = re.search(r"<h1>(.*)</h1>", page)[1]
+    assert heading.startswith("“word word")
+    assert heading.endswith("…”")
+    assert len(heading) < 210
+    assert page.count(long) == 1
+    assert f"<details><summary>the whole prompt, {len(long)} characters</summary>" in page
+    assert "<details" not in prompted("a kite")
+
+
 def test_half_a_character_can_be_written(tmp_path):
     trace = make_trace(steps=1, grid=8)
     prompts = (dataclasses.replace(trace.prompts[0], text="a \ud800 kite"),)
     path = save_report(summarise(dataclasses.replace(trace, prompts=prompts)), tmp_path / "a.html")
-    assert "<h1>“a ? kite”</h1>" in path.read_text(encoding="utf-8")
+    assert "<h1>“a kite”</h1>" in path.read_text(encoding="utf-8")
 
 
 def test_the_report_shows_the_drawing_that_was_given(trace):

@@ -189,13 +189,21 @@ def _measured(subject: Subject, maps: StepMaps, even: float) -> Concentration:
     )
 
 
+def _array(heat: Any) -> Array:
+    """A map as array; a tensor without its gradient, and in a type that arrays have."""
+    if hasattr(heat, "detach"):
+        heat = heat.detach().cpu()
+        heat = heat.float() if heat.dtype.is_floating_point else heat
+    return np.asarray(heat)
+
+
 def acted_in_words(heat: Array) -> str:
     """Where in the picture a map `[H, W]` is highest, in words.
 
     Raises:
         SettingError: it is not one map of finite numbers, 0 or more.
     """
-    heat = np.asarray(heat)
+    heat = _array(heat)
     if heat.ndim != 2 or not heat.size or heat.dtype.kind not in "buif":
         raise SettingError(
             f"attention map of {heat.dtype} and shape {heat.shape}: give one map [H, W] of numbers"

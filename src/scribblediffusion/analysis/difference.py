@@ -20,7 +20,7 @@ class WordDifference:
     """One word in two runs, each heat map over its whole run, on the larger of the two grids.
 
     Attributes:
-        name: the word; a repeated one with its number.
+        name: the word; one that either run repeats with its number, from 1.
         before: `[H, W]`, the first run's heat map; sums to 1.
         after: the second run's.
         change: after less before; sums to 0.
@@ -82,33 +82,40 @@ def _row(word: WordDifference) -> tuple[str, ...]:
 def compare(first: AttentionTrace, second: AttentionTrace) -> TraceDifference:
     """Compares two traces for each word that both have (same letters, same occurrence)."""
     maps = StepMaps.read(first), StepMaps.read(second)
-    words = _named(first), _named(second)
-    shared = [key for key in words[0] if key in words[1]]
+    words = _recorded(first), _recorded(second)
+    repeated = {w.text.casefold() for t in (first, second) for w in t.words if w.occurrence}
+    names = {key: _named(key, repeated) for key in (*words[0], *words[1])}
     found, silent = [], []
-    for key in shared:
-        a, b = Subject(key, words[0][key].keys, "word"), Subject(key, words[1][key].keys, "word")
+    for key in (key for key in words[0] if key in words[1]):
+        a, b = (Subject(names[key], one[key].keys, "word") for one in words)
         raw = [m.of(s).mean(axis=0, dtype=np.float64) for m, s in zip(maps, (a, b), strict=True)]
         if min(r.sum() for r in raw) == 0:
-            silent.append(key)
+            silent.append(names[key])
         else:
-            found.append(_difference(key, *raw))
+            found.append(_difference(names[key], *raw))
     return TraceDifference(
         prompts=(first.prompt, second.prompt),
         words=tuple(found),
-        only_first=tuple(k for k in words[0] if k not in words[1]),
-        only_second=tuple(k for k in words[1] if k not in words[0]),
+        only_first=tuple(names[k] for k in words[0] if k not in words[1]),
+        only_second=tuple(names[k] for k in words[1] if k not in words[0]),
         without_map=tuple(silent),
     )
 
 
-def _named(trace: AttentionTrace) -> dict[str, Word]:
-    """The recorded words by name; the second and later of a word have their number."""
+def _recorded(trace: AttentionTrace) -> dict[tuple[str, int], Word]:
+    """The recorded words by their letters and occurrence."""
     kept = set(trace.keys)
     return {
-        f"{w.text.casefold()} ({w.occurrence + 1})" if w.occurrence else w.text.casefold(): w
+        (w.text.casefold(), w.occurrence): w
         for w in trace.words
         if w.keys and kept.issuperset(w.keys)
     }
+
+
+def _named(key: tuple[str, int], repeated: set[str]) -> str:
+    """A word with its number, where one of the runs repeats it."""
+    text, occurrence = key
+    return f"{text} ({occurrence + 1})" if text in repeated else text
 
 
 def _difference(name: str, first: Array, second: Array) -> WordDifference:

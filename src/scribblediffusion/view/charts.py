@@ -9,7 +9,7 @@ import numpy as np
 from scribblediffusion.analysis.correlation import StepCorrelation
 from scribblediffusion.analysis.printing import noise_words
 from scribblediffusion.view.colour import table
-from scribblediffusion.view.fonts import families, readable
+from scribblediffusion.view.fonts import families
 from scribblediffusion.view.layout import BODY, MARGIN, NOTE, SMALL, AnalysisPage, cut
 from scribblediffusion.view.page import chart_at, points, rgb, text_at
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: Side of the matrix of correlations, and the room of a line below it, in pixels.
-_SIDE, _ROOM = 184, 250
+#: Width of the chart of shares; where the matrix of correlations begins, its side, and the room of
+#: a line below it, in pixels.
+_CHART, _LEFT, _SIDE, _ROOM = 232, MARGIN + 416, 184, 232
+#: From the chart to the names of its lines; the labels left of the matrix; the air before them.
+_NAMES, _TICKS, _AIR = 8, 48, 8
+_DASHES = ("-", "--", ":")
 
 
 def draw_shares(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
@@ -29,14 +33,19 @@ def draw_shares(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
     top, muted = page.charts_top, rgb(page.colours.muted)
     title = "share of all attention, as the noise goes"
     text_at(canvas, MARGIN, top - 30, title, BODY, page.colours.text)
-    axes = chart_at(figure, (page.width, page.height), page.colours, (MARGIN + 40, top, 250, 220))
+    axes = chart_at(
+        figure, (page.width, page.height), page.colours, (MARGIN + 40, top, _CHART, 220)
+    )
     balance = page.summary.balance
     known = all(n is not None for n in balance.noise)
     x = np.array([100 * n if n is not None else i + 1 for i, n in enumerate(balance.noise)], float)
     x = x if known else np.arange(1.0, len(x) + 1)
     for number, shares in enumerate(balance.by_step.values()):
-        colour = rgb(page.colours.streams[number % len(page.colours.streams)])
-        axes.plot(x, 100 * np.array(shares), color=colour, linewidth=2.2, marker="o", markersize=3)
+        colour, dashes = _looks(page, number)
+        axes.plot(
+            x, 100 * np.array(shares), color=colour, linewidth=2.2, linestyle=dashes,
+            marker="o", markersize=3,
+        )  # fmt: skip
     _name_lines(axes, page)
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 50, 100], ["0 %", "50 %", "100 %"])
@@ -48,25 +57,35 @@ def draw_shares(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
         axes.set_xlim(0.5, len(x) + 0.5)
 
 
+def _looks(page: AnalysisPage, number: int) -> tuple[tuple[float, float, float], str]:
+    """Colour and dashes of a stream's line, for eighteen streams no two alike."""
+    colours = page.colours.streams
+    return rgb(colours[number % len(colours)]), _DASHES[number // 3 % len(_DASHES)]
+
+
 def _name_lines(axes: Axes, page: AnalysisPage) -> None:
-    """Names at the right end of the lines, pushed apart where they would overlap."""
+    """Names at the right end of the lines, pushed apart where they would overlap.
+
+    They are cut so that there is air between them and the matrix.
+    """
+    room = _LEFT - _TICKS - _AIR - (MARGIN + 40 + _CHART + _NAMES)
     ends = sorted((s[-1] * 100, n) for n, s in page.summary.balance.by_step.items())
     numbers = {n: i for i, n in enumerate(page.summary.balance.by_step)}
     at = -100.0
     for end, name in ends:
         at = max(end, at + 9)
-        colour = page.colours.streams[numbers[name] % len(page.colours.streams)]
+        text = cut(name, NOTE, room)
         axes.annotate(
-            readable(name), (1.03, at), xycoords=("axes fraction", "data"), color=rgb(colour),
-            fontsize=points(NOTE), va="center", annotation_clip=False, family=families(name),
-            parse_math=False,
+            text, (1 + _NAMES / _CHART, at), xycoords=("axes fraction", "data"),
+            color=_looks(page, numbers[name])[0], fontsize=points(NOTE), va="center",
+            annotation_clip=False, family=families(text), parse_math=False,
         )  # fmt: skip
 
 
 def draw_correlation(figure: Figure, canvas: Axes, page: AnalysisPage) -> None:
     """The leading word's maps, each step against each."""
     word, colours = page.summary.leading_word, page.colours
-    left, top = MARGIN + 392, page.charts_top
+    left, top = _LEFT, page.charts_top
     if word is None:
         text_at(canvas, left, top, "no word with a map to correlate", BODY, colours.muted)
         return

@@ -50,7 +50,8 @@ class Theme:
         text: what is to be read first.
         muted: captions and units.
         accent: the filled part of a track, outlines.
-        streams: one colour for each stream in turn: text, sketch, others.
+        streams: one colour for each stream in turn: text, sketch, others; told apart with colour
+            blindness.
     """
 
     name: Ground
@@ -70,11 +71,12 @@ class Theme:
 
 LIGHT = Theme(
     "light", (250, 250, 248), (232, 232, 228), (28, 28, 32), (104, 104, 112), (196, 78, 36),
-    ((0, 95, 150), (196, 78, 36), (96, 96, 104), (120, 80, 150)),
+    ((0, 95, 150), (196, 78, 36), (96, 96, 104), (150, 60, 190), (0, 150, 125), (90, 50, 0)),
 )  # fmt: skip
 DARK = Theme(
     "dark", (20, 21, 26), (44, 46, 54), (240, 240, 236), (160, 162, 172), (246, 146, 68),
-    ((104, 178, 232), (246, 146, 68), (168, 168, 178), (190, 150, 226)),
+    ((104, 178, 232), (246, 146, 68), (168, 168, 178), (200, 120, 240), (0, 150, 115),
+     (248, 236, 150)),
 )  # fmt: skip
 
 

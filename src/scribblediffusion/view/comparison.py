@@ -2,6 +2,7 @@
 
 Both maps of all words share one colour scale. The change has two colours that are told apart with
 colour blindness: blue where the second run's map is weaker, orange where it is stronger.
+Each run has its own picture's proportions; a change is drawn in those of the first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WEAKER, STRONGER = (70, 160, 240), (246, 146, 40)
 #: At most so many words are drawn: those that moved most.
 WORDS = 8
-_MARGIN, _GAP, _TOP, _LABEL, _SIDE, _FOOT = 28, 16, 104, 132, 200, 104
+_MARGIN, _GAP, _TOP, _LABEL, _SIDE = 28, 16, 104, 132, 200
+#: Height of the foot with one note, and of each further note.
+_FOOT, _LINE = 84, 20
 #: A row is at least so high, and a map so wide, that what is written beside and below fits.
 _ROW, _COLUMN = 70, 120
 
@@ -51,10 +54,13 @@ def comparison(
     colours, style = theme(ground), style or HeatStyle()
     moved = sorted(difference.words, key=lambda w: -w.moved)[:WORDS]
     words = [word for word in difference.words if word in moved]
-    cell = fitted_box(_proportions(first), _SIDE)
-    box = max(cell[0], _COLUMN), max(cell[1], _ROW)
+    cells = [fitted_box(_proportions(trace), _SIDE) for trace in (first, second)]
+    box = max(_COLUMN, *(w for w, _ in cells)), max(_ROW, *(h for _, h in cells))
+    notes = _resolution(words, (first, second), cells, style) if words else []
+    left_out = len(difference.words) - len(words)
+    notes += [f"{left_out} more shared words moved less"] if left_out else []
     width = 2 * _MARGIN + _LABEL + 3 * (box[0] + _GAP) - _GAP
-    height = _TOP + max(1, len(words)) * (box[1] + _GAP) + _FOOT
+    height = _TOP + max(1, len(words)) * (box[1] + _GAP) + _FOOT + _LINE * len(notes)
     page = Image.new("RGB", (width, height), colours.ground)
     _header(page, difference, box, colours)
     if not words:
@@ -67,15 +73,33 @@ def comparison(
         top = _TOP + row * (box[1] + _GAP)
         _label(page, word, top, colours)
         images = [
-            blended(word.before, first.picture, heat, cell, style),
-            blended(word.after, second.picture, heat, cell, style),
-            _changed(word.change, change, cell, colours),
+            blended(word.before, first.picture, heat, cells[0], style),
+            blended(word.after, second.picture, heat, cells[1], style),
+            _changed(word.change, change, cells[0], colours, style.smooth),
         ]
         for column, image in enumerate(images):
             page.paste(image, (_left(column, box), top))
-    left_out = len(difference.words) - len(words)
-    _foot(page, (heat, change), box, style, left_out, colours)
+    _foot(page, (heat, change), box, style, notes, colours)
     return page
+
+
+def _resolution(
+    words: list[WordDifference],
+    traces: tuple[AttentionTrace, AttentionTrace],
+    cells: list[tuple[int, int]],
+    style: HeatStyle,
+) -> list[str]:
+    """How the maps fill their places, and what was done to the maps and pictures that differ."""
+    grid = words[0].before.shape
+    size = min(w for w, _ in cells), min(h for _, h in cells)
+    notes = [style.note(grid, size)]
+    for name, trace in zip(("before", "after"), traces, strict=True):
+        if trace.grid != grid:
+            own = f"{trace.grid[1]} by {trace.grid[0]}"
+            notes.append(f"the {own} map of the run {name} is spread over {grid[1]} by {grid[0]}")
+    if cells[0] != cells[1]:
+        notes.append("the pictures differ in shape: the change is drawn in that of the first")
+    return notes
 
 
 def _proportions(trace: AttentionTrace) -> tuple[int, int]:
@@ -118,9 +142,11 @@ def _label(page: Image.Image, word: WordDifference, top: int, colours: Theme) ->
         write(draw, (_MARGIN, top + 30 + 20 * line), text, 13, colours.muted, room=room)
 
 
-def _changed(change: Array, scale: Scale, size: tuple[int, int], colours: Theme) -> Image.Image:
+def _changed(
+    change: Array, scale: Scale, size: tuple[int, int], colours: Theme, smooth: bool = True
+) -> Image.Image:
     """Blue where it is less, orange where it is more, the panel's colour where nothing changed."""
-    levels = np.clip(enlarged(change, size) / scale.top, -1, 1)[..., None]
+    levels = np.clip(enlarged(change, size, smooth) / scale.top, -1, 1)[..., None]
     base, less, more = (np.array(c, np.float32) for c in (colours.panel, WEAKER, STRONGER))
     mixed = base + np.abs(levels) * (np.where(levels < 0, less, more) - base)
     return Image.fromarray(mixed.round().astype(np.uint8))
@@ -131,10 +157,10 @@ def _foot(
     scales: tuple[Scale, Scale],
     box: tuple[int, int],
     style: HeatStyle,
-    left_out: int,
+    notes: list[str],
     colours: Theme,
 ) -> None:
-    draw, top = ImageDraw.Draw(page), page.height - _FOOT + 4
+    draw, top = ImageDraw.Draw(page), page.height - _FOOT - _LINE * len(notes) + 4
     heat, change = scales
     both = 2 * box[0] + _GAP
     colour_bar(page, (_left(0, box), top), both, heat, style.colours, colours)
@@ -146,8 +172,7 @@ def _foot(
     for at, text, anchor in ((0, f"−{most}", "la"), (0.5, "0", "ma"), (1, f"+{most}", "ra")):
         place = (left + at * box[0], top + 17)
         write(draw, place, text, 13, colours.muted, anchor=anchor)
-    notes = [f"{heat.unit}; one scale for all maps, another for all changes"]
-    notes += [f"{left_out} more shared words moved less"] if left_out else []
-    for line, note in enumerate(notes):
-        at = (_MARGIN, top + 46 + 20 * line)
+    unit = f"{heat.unit}; one scale for all maps, another for all changes"
+    for line, note in enumerate((unit, *notes)):
+        at = (_MARGIN, top + 46 + _LINE * line)
         write(draw, at, note, 13, colours.muted, room=page.width - 2 * _MARGIN)

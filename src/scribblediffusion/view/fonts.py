@@ -148,12 +148,21 @@ def readable(text: str) -> str:
     line = " ".join(unicodedata.normalize("NFC", text).split())
     if line.isascii() and line.isprintable():
         return line
-    kept = "".join(_plainer(c) for c in line if _is_shown(c))
+    kept = "".join(map(_plainer, shown(line)))
     parts = [
         "".join(group) if known else f"‹{' '.join(filter(None, map(_named, group)))}›"
         for known, group in groupby(kept, key=lambda c: path_for(c) is not None)
     ]
     return " ".join("".join(part for part in parts if part != "‹›").split())
+
+
+def shown(text: str) -> str:
+    """One line without controls, halves of characters and signs that turn its direction.
+
+    >>> shown("a red  apple")
+    'a red apple'
+    """
+    return " ".join("".join(c for c in text if c.isspace() or _is_shown(c)).split())
 
 
 def _plainer(sign: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,12 +14,14 @@ from PIL import Image, ImageDraw
 from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import ColourMap, Ground, Scale, Theme, table, theme
-from scribblediffusion.view.typeset import width, write
+from scribblediffusion.view.typeset import width, wrapped, write
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Picture = Image.Image | Array
 #: Height of a colour bar with its numbers.
 BAR_HEIGHT = 34
+#: An overlay's longer side is at least so many pixels.
+LEAST = 96
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def blended(
     if style.opacity == 0:
         return _lined(as_image(picture, size), lines)
     below = as_image(picture)
-    inner = _mixing_size(values.shape, below.size, size) if style.smooth else size
+    inner = _mixing_size(values.shape, below.size, size, style.smooth)
     image = _over(_levels(values, inner, scale, style), below, style)
     if lines is not None and lines.size == inner:  # as for the mixture: far less, and as sharp
         return _resized(_lined(image, lines), size)
@@ -141,20 +144,27 @@ def _lined(image: Image.Image, lines: Image.Image | None) -> Image.Image:
     """With lines over it in white, as screen mode draws them; the image itself stays as it is."""
     if lines is None:
         return image
-    image = image.copy()
-    image.paste((255, 255, 255), mask=_resized(lines, image.size))
-    return image
+    channels, mask = image.split(), _resized(lines, image.size)
+    for channel in channels:  # far faster than white over all three at once
+        channel.paste(255, mask=mask)
+    return Image.merge("RGB", channels)
 
 
 def _mixing_size(
-    grid: Sequence[int], picture: tuple[int, int], size: tuple[int, int]
+    grid: Sequence[int], picture: tuple[int, int], size: tuple[int, int], smooth: bool
 ) -> tuple[int, int]:
     """Where map and picture are mixed: at the picture's size, if that loses nothing of the map.
 
-    Enlarging the mixture costs as much as enlarging the picture, and mixing far less.
+    Enlarging the mixture costs as much as enlarging the picture, and mixing far less. A map at its
+    true resolution is mixed at a multiple that has whole pixels for each square and is no more
+    than doubled, so that the edges of squares stay sharp.
     """
-    holds = picture[0] >= 4 * grid[1] and picture[1] >= 4 * grid[0]
-    return picture if holds and picture[0] <= size[0] and picture[1] <= size[1] else size
+    factor = 1 if smooth else max(1, -(-max(size) // (2 * max(picture))))
+    mixed = picture[0] * factor, picture[1] * factor
+    axes = list(zip(grid[::-1], mixed, size, strict=True))
+    holds = all(4 * places <= inner <= outer for places, inner, outer in axes)
+    whole = smooth or all(inner % places == 0 for places, inner, _ in axes)
+    return mixed if holds and whole else size
 
 
 def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle) -> Image.Image:
@@ -222,11 +232,11 @@ def overlay(
         values: `[H, W]` from `trace.word`, `trace.region` or `trace.stream`.
         picture: what lies below, or None.
         view: which view `values` is: decides how the numbers of the bar read.
-        title: a line above, usually the word.
+        title: above it, usually the word; wrapped where it is long.
         scale: a shared scale; its own (from 0 to its highest value) unless given.
         style: colours, opacity, enlargement.
         sketch: drawn over in white, where given.
-        size: the longer side of the picture in pixels.
+        size: the longer side of the picture in pixels, at least 96.
         bar: with title, colour bar and note; False gives the picture alone.
         ground: "light" or "dark".
 
@@ -239,6 +249,8 @@ def overlay(
     values = np.asarray(values)
     if values.ndim != 2 or values.size == 0:
         raise SettingError(f"map of shape {values.shape}: give one map [H, W]")
+    if not size >= LEAST:
+        raise SettingError(f"size {size}: the longer side is from {LEAST} pixels on")
     style = style or HeatStyle()
     made = Scale.of_heat if view == "heat_map" else Scale.of_attention
     scale = scale or made(values)
@@ -275,17 +287,20 @@ def _framed(
     title: str,
     colours: Theme,
 ) -> Image.Image:
-    margin, head = 16, 44 if title else 16
-    width_, height = max(image.width, 200), image.height
-    page = Image.new("RGB", (width_ + 2 * margin, head + height + 102), colours.ground)
+    margin, height = 16, image.height
+    notes = scale.unit, style.note(grid, image.size)
+    inner = max(image.width, 200, *(math.ceil(width(note, 13)) for note in notes))
+    lines = wrapped(title, 20, inner, 6, plain=True) if title else ()
+    head = 16 + 28 * len(lines)
+    page = Image.new("RGB", (inner + 2 * margin, head + height + 102), colours.ground)
     draw = ImageDraw.Draw(page)
-    if title:
-        write(draw, (margin, 12), title, 20, colours.text, room=width_)
-    page.paste(image, (margin + (width_ - image.width) // 2, head))
-    colour_bar(page, (margin, head + height + 12), width_, scale, style.colours, colours)
-    for line, note in enumerate((scale.unit, style.note(grid, image.size))):
-        at = (margin, head + height + 52 + 20 * line)
-        write(draw, at, note, 13, colours.muted, room=width_)
+    for number, line in enumerate(lines):
+        write(draw, (margin, 12 + 28 * number), line, 20, colours.text, room=inner)
+    page.paste(image, (margin + (inner - image.width) // 2, head))
+    colour_bar(page, (margin, head + height + 12), inner, scale, style.colours, colours)
+    for number, note in enumerate(notes):
+        at = (margin, head + height + 52 + 20 * number)
+        write(draw, at, note, 13, colours.muted, room=inner)
     return page
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from string import Template
@@ -28,12 +28,14 @@ from scribblediffusion.view.colour import Scale, table, theme
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
 from scribblediffusion.view.heatmap import as_image, fitted_box
 from scribblediffusion.view.layout import proportions
-from scribblediffusion.view.typeset import png
+from scribblediffusion.view.typeset import png, shown
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _PAGE = Path(__file__).with_name("report.html")
 #: At most this many sketch regions can be looked at in a report.
 REGIONS = 8
+#: A prompt is cut after so many characters wherever it is a title.
+_LONG = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +72,16 @@ def report_html(summary: RunSummary, style: FigureStyle | None = None) -> str:
     style = style or FigureStyle()
     colours = theme(style.ground)
     trace = summary.trace
+    prompt = shown(trace.prompt)
+    short = prompt if len(prompt) <= _LONG else prompt[:_LONG].rstrip() + "…"
     figure = png(figure_image(analysis_figure(summary, style)))
     values = {
-        "title": escape(trace.prompt or "no prompt"),
-        "heading": escape(quoted(trace.prompt)),
+        "title": escape(short or "no prompt"),
+        "heading": escape(quoted(short)),
+        "whole": "" if short == prompt else _fold(prompt),
         "scheme": colours.name,
         "figure": _data_url(figure, "image/png"),
-        "tables": "".join(_section(part) for part in _parts(summary)),
+        "tables": "".join(_section(part, short) for part in _parts(summary)),
         "audit": escape(summary.audit_line),
         "data": _safe_json(_scrubber(summary, style)),
         **{name: _css(getattr(colours, name)) for name in ("ground", "panel", "text", "muted")},
@@ -105,8 +110,16 @@ def _parts(summary: RunSummary) -> Sequence[Printed]:
     return [part for part in found if part is not None]
 
 
-def _section(part: Printed) -> str:
-    return f"<section>{part.table().html}</section>"
+def _section(part: Printed, prompt: str) -> str:
+    table = part.table()
+    if isinstance(part, RunSummary):
+        table = replace(table, title=quoted(prompt))
+    return f"<section>{shown(table.html)}</section>"
+
+
+def _fold(prompt: str) -> str:
+    summary = f"the whole prompt, {len(prompt)} characters"
+    return f"<details><summary>{summary}</summary><p>{escape(prompt)}</p></details>"
 
 
 def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
@@ -162,7 +175,7 @@ def _first(summary: RunSummary, scrubbed: Sequence[_Scrubbed]) -> int:
 def _title(subject: Subject) -> str:
     """A short name for a button."""
     if subject.region is None:
-        return f"“{subject.name}”"
+        return f"“{shown(subject.name)}”"
     r = subject.region
     return f"{place_in_words(r)} ({r.level}×{r.level}: {r.row}, {r.column})"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from scribblediffusion.view.colour import Colour
-from scribblediffusion.view.fonts import font, letters, readable, runs
+from scribblediffusion.view.fonts import font, letters, readable, runs, shown
 
-__all__ = ["fitted", "png", "readable", "width", "wrapped", "write"]
+__all__ = ["fitted", "png", "readable", "shown", "width", "wrapped", "write"]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -55,21 +55,31 @@ def fitted(text: str, size: int, room: float, *, plain: bool = True) -> str:
 _BREAK = re.compile(r"(?<!\bnoise)(?<!\bstep) (?!%|ink\b)")
 
 
-def wrapped(text: str, size: int, room: float, most: int = 3) -> tuple[str, ...]:
-    """The text in at most `most` lines of `room` pixels, as figures set it; the last one is cut."""
+def wrapped(
+    text: str, size: int, room: float, most: int = 3, *, plain: bool = False
+) -> tuple[str, ...]:
+    """The text in at most `most` lines of `room` pixels; the last one is cut.
+
+    Args:
+        text: the line.
+        size: in pixels.
+        room: in pixels.
+        most: lines.
+        plain: as for `width`: figures' setting unless told.
+    """
     lines, words = [], _BREAK.split(readable(text))
     while words and len(lines) < most - 1:
         count = 1
-        while count < len(words) and _fits(words[: count + 1], size, room):
+        while count < len(words) and _fits(words[: count + 1], size, room, plain):
             count += 1
-        lines.append(fitted(" ".join(words[:count]), size, room, plain=False))
+        lines.append(fitted(" ".join(words[:count]), size, room, plain=plain))
         words = words[count:]
-    rest = [fitted(" ".join(words), size, room, plain=False)] if words else []
+    rest = [fitted(" ".join(words), size, room, plain=plain)] if words else []
     return (*lines, *rest)
 
 
-def _fits(words: list[str], size: int, room: float) -> bool:
-    return width(" ".join(words), size, plain=False) <= room
+def _fits(words: list[str], size: int, room: float, plain: bool) -> bool:
+    return width(" ".join(words), size, plain=plain) <= room
 
 
 def write(

@@ -112,8 +112,8 @@ def _alone(
     trace: AttentionTrace, names: Sequence[str], grid: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Words that only one run has, with their maps; those with no weight have none."""
-    maps, alone = StepMaps.read(trace), []
-    subjects = [s for s in words_of(trace) if _key(s.name) in names]
+    maps, alone, wanted = StepMaps.read(trace), [], set(map(_key, names))
+    subjects = [s for s in words_of(trace) if _key(s.name) in wanted]
     for subject in subjects:
         raw = maps.of(subject).mean(axis=0, dtype=np.float64)
         heat = None
@@ -125,7 +125,7 @@ def _alone(
 
 
 def _key(name: str) -> str:
-    """A subject's name as `compare` writes it: the first of a repeated word has no number."""
+    """A word's name whatever its capitals; the first one may be repeated in one run alone."""
     return name.casefold().removesuffix(" (1)")
 
 
