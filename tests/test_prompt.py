@@ -79,6 +79,16 @@ def test_sub_tokens_join_their_word(kind: str, known: bool) -> None:
     assert reading.pieces[padding[0] - 1].special  # the end token is not padding
 
 
+def test_words_that_one_token_holds_are_one_word() -> None:
+    """CLIP merges runs of marks; a learnt word (textual inversion) is one token of any spelling."""
+    tokenizer = clip_tokenizer()
+    tokenizer.add_tokens("<cat-toy>")
+    ids = tokenizer("a <cat-toy> red").input_ids
+    found = [(word.text, word.tokens) for word in read(tokenizer, ids, "a <cat-toy> red").words]
+    assert found == [("a", (1,)), ("<cat-toy>", (2,)), ("red", found[2][1])]
+    assert found[2][1][0] == 3
+
+
 def test_the_text_as_written_is_kept_where_it_fits() -> None:
     tokenizer = clip_tokenizer()
     ids = tokenizer("A Red apple isn't")["input_ids"]

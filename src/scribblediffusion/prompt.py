@@ -252,19 +252,19 @@ def _limit(tokenizer: Any, text: str, spans: dict[int, tuple[int, int]]) -> int:
 
 
 def _words(text: str, pieces: Sequence[Piece], limit: int) -> tuple[ReadWord, ...]:
-    """Each token goes to the first word that it shares a character with."""
-    edges = split_words(text)
-    owned: dict[int, list[int]] = {}
-    for i, piece in enumerate(pieces):
-        inside = (n for n, (a, b) in enumerate(edges) if piece.start < b and a < piece.end)
-        word = next(inside, None) if piece.end > piece.start else None
-        if word is not None:
-            owned.setdefault(word, []).append(i)
+    """The words with their tokens; words that share a token are one, as the model read them so."""
+    owned: list[tuple[int, int, list[int]]] = []  # begin, end, tokens; in the order of the text
+    for start, end in split_words(text):
+        mine = [i for i, p in enumerate(pieces) if max(p.start, start) < min(p.end, end)]
+        if owned and set(mine) & set(owned[-1][2]):
+            start, _, before = owned.pop()
+            mine = list(dict.fromkeys([*before, *mine]))
+        owned.append((start, end, mine))
     counts: dict[str, int] = {}
     made = []
-    for n, (start, end) in enumerate(edges):
+    for start, end, mine in owned:
         word = text[start:end]
         occurrence = counts.get(word.casefold(), 0)
         counts[word.casefold()] = occurrence + 1
-        made.append(ReadWord(word, tuple(owned.get(n, ())), occurrence, start, whole=end <= limit))
+        made.append(ReadWord(word, tuple(mine), occurrence, start, whole=end <= limit))
     return tuple(made)

@@ -59,3 +59,15 @@ def test_a_decoded_prompt_is_matched_spaces_aside(tmp_path: Path) -> None:
         assert trace.find("12") == [(3, 4)]
     with pytest.raises(UnknownWordError):
         plain.find("12")
+
+
+def test_a_part_of_what_one_token_holds_names_it_unless_it_stands_alone() -> None:
+    trace = made("a", "),", "red", "...", ")")
+    assert np.array_equal(trace.word(","), trace.token(1))
+    assert np.array_equal(trace.word(")"), trace.token(4))
+    phrase = trace.word("a), red", view="attention")
+    parts = [trace.token(key, view="attention") for key in (0, 1, 2)]
+    assert np.allclose(phrase, sum(parts), atol=1e-7)
+    assert np.array_equal(trace.word(". . ."), trace.token(3))
+    with pytest.raises(UnknownWordError):
+        trace.word(", a")

@@ -16,7 +16,7 @@ from test_trace_views import made, with_nan
 from scribblediffusion.attention import storage
 from scribblediffusion.attention.audit import Audit, LayerAudit
 from scribblediffusion.attention.records import CONDITION, Column
-from scribblediffusion.attention.trace import AttentionTrace, decode
+from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import SettingError, TraceError, TraceFileError
 from scribblediffusion.sketch import Sketch
 
@@ -82,10 +82,32 @@ def test_sketches_and_masks_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_u8_has_its_stated_error_everywhere() -> None:
-    weights = np.linspace(0, 1, 4001, dtype=np.float32)
-    stored = storage._encode(weights, "u8-sqrt")
-    assert stored.dtype == np.uint8
-    assert np.abs(decode(stored) - weights).max() <= 0.004
+    weights = np.linspace(0, 1, 4001, dtype=np.float32).reshape(1, 1, 1, 1, 1, -1)
+    trace = AttentionTrace.from_arrays({"x": np.concatenate([weights, 1 - weights], 3)})
+    again = storage.from_bytes(storage.to_bytes(trace, dtype="u8-sqrt"))
+    assert np.abs(again.attention() - trace.attention()).max() <= 0.004
+
+
+@pytest.mark.parametrize("faint", [1e-3, 1e-7, 1e-20, 1e-38])
+def test_a_faint_map_keeps_its_shape(faint: float) -> None:
+    """A float16 of a weight below 3e-8 alone would be 0, and the map with it."""
+    cells = np.random.default_rng(3).random((1, 1, 1, 1, 16, 16)).astype(np.float32) * faint
+    trace = AttentionTrace.from_arrays({"x": np.concatenate([cells, 1 - cells], 3)})
+    again = storage.from_bytes(storage.to_bytes(trace))
+    assert again.live_keys() == trace.live_keys() == (0, 1)
+    moved = np.abs(again.token(0) - trace.token(0)).sum() / 2
+    assert moved < 5e-4
+    assert np.abs(again.attention().sum(2) - 1).max() < 5e-4
+    assert storage.to_bytes(again) == storage.to_bytes(trace)
+
+
+def test_files_of_the_schema_before_are_read(trace: AttentionTrace, monkeypatch) -> None:
+    """There float16 stood alone."""
+    plain = lambda weights, dtype: {"attention": weights.astype(np.float16)}  # noqa: E731
+    monkeypatch.setattr(storage, "_encode", plain)
+    monkeypatch.setattr(storage, "SCHEMA", 2)
+    again = storage.from_bytes(storage.to_bytes(trace))
+    assert np.abs(again.attention() - trace.attention()).max() < 5e-4
 
 
 def smooth(cells: int = 16) -> AttentionTrace:
@@ -209,7 +231,7 @@ def test_an_unknown_schema_is_named(trace: AttentionTrace, monkeypatch: pytest.M
     monkeypatch.setattr(storage, "SCHEMA", 99)
     future = storage.to_bytes(trace)
     monkeypatch.undo()
-    with pytest.raises(TraceFileError, match="schema 99, this version reads up to 2"):
+    with pytest.raises(TraceFileError, match="schema 99, this version reads up to 3"):
         storage.from_bytes(future)
 
 
@@ -286,7 +308,7 @@ def test_the_header_is_plain_json(data: bytes) -> None:
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
     header = json.loads(metadata["scribblediffusion.trace"])
-    assert header["schema"] == 2
+    assert header["schema"] == 3
     assert header["steps"][0]["noise_remaining"] == 1.0
     assert header["prompts"][0]["words"][0]["text"] == "a"
 

@@ -98,7 +98,8 @@ class Maps(Recorded):
             layer: Which layers; averaged raw before the division.
             step: Which steps; averaged raw before the division.
             tokens: Keys, in the order wanted. None: every kept token that has weight somewhere
-                (`live_keys` says which; all of them unless padding was kept or keys were masked).
+                (`live_keys` says which; all of them unless padding was kept, keys were masked, or
+                a head gave a token less than float32 can hold).
 
         Returns:
             float32 ``[batch, heads, tokens, H, W]``.
@@ -281,6 +282,7 @@ def _as_view(raw: np.ndarray, view: str, what: str) -> np.ndarray:
 
 def _no_heat_map(what: str) -> NoHeatMapError:
     return NoHeatMapError(
-        f"{what} has no weight anywhere (padding or masked out), so it has no heat map; "
+        f"{what} has no weight anywhere (padding, masked out, or too small for the numbers that "
+        f"hold it: float32, or `u8-sqrt` of a saved trace), so it has no heat map; "
         f'view="attention" gives its zeros'
     )

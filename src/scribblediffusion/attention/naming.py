@@ -31,6 +31,7 @@ def find(text: str, prompt: Prompt, branch: str = "full") -> list[tuple[int, ...
     for one in prompt.texts or (tuple(range(len(prompt.words))),):
         there = [prompt.words[i].text.casefold() for i in one]
         found = _spelled(there, "".join(asked)) if prompt.decoded else _in_a_row(there, asked)
+        found = found or _within(there, asked)
         hits |= dict.fromkeys(one[a:b] for a, b in found)
     if not hits:
         raise UnknownWordError(_not_in_prompt(text, wanted, prompt, branch))
@@ -52,6 +53,13 @@ def _in_a_row(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[int, in
     size = len(wanted)
     starts = range(len(words) - size + 1) if size else ()
     return [(i, i + size) for i in starts if words[i : i + size] == wanted]
+
+
+def _within(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the words stand in a row inside words that one token holds together: `),`."""
+    parts = [(i, word[a:b]) for i, word in enumerate(words) for a, b in split_words(word)]
+    found = _in_a_row([part for _, part in parts], wanted)
+    return [(parts[a][0], parts[b - 1][0] + 1) for a, b in found]
 
 
 def _spelled(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:

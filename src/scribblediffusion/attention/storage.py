@@ -1,17 +1,19 @@
 """A trace as one safetensors file: written whole or not at all, and never read wrong.
 
 The file holds the tensors ``attention/<step>/<layer>``, ``[batch, heads, columns, places]`` (with
-``u8-sqrt`` it is ``deflated/<step>/<layer>``, the same bytes through zlib: half the size), and, if
+``u8-sqrt`` it is ``deflated/<step>/<layer>``, the same bytes through zlib: half the size), with
+float16 ``exponent/<step>/<layer>``, uint8 ``[batch, heads, columns]``, and, if
 the trace has them, ``picture/<i>``, ``sketch``, ``sketch/<i>``, ``mask/<i>`` (a bit for each pixel)
 and ``previews``. Its metadata hold one entry,
 ``scribblediffusion.trace``: JSON of everything else, with ``schema`` and ``sha256``, the digest of
 the whole file with the digest's own 64 characters written as zeros. A file of which any byte was
 lost or changed is refused by name. The same trace gives the same bytes.
 
-Weights are stored as float16 (default; a relative error of at most 5e-4 down to 6.1e-5 and below it
-an error of at most 3e-8, so that a weight below 3e-8 becomes 0; sums over keys within 5e-4 of 1),
-float32 (exact), or ``u8-sqrt``: round(255·√p), a quarter of float32, with an error of at most
-0.004.
+Weights are stored as float16 (default), each column's map times a power of two of its own,
+2**exponent, which brings its largest weight to ½…1: a relative error of at most 5e-4 down to 1.2e-4
+of that largest weight and below it an error of at most 6e-8 of it, so that a map stays what it is
+however faint (sums over keys within 5e-4 of 1); float32 (exact); or ``u8-sqrt``: round(255·√p), a
+quarter of float32, with an error of at most 0.004, so that weights below 4e-6 become 0.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from scribblediffusion.errors import SettingError, TraceError, TraceFileError
 from scribblediffusion.sketch import Sketch
 
 #: Version of the file's layout; a reader refuses those it does not know.
-SCHEMA = 2
-_READABLE = (1, SCHEMA)
+SCHEMA = 3
+_READABLE = (1, 2, SCHEMA)
 _KIND = "scribblediffusion.trace"
 _BLANK = "0" * 64
 
@@ -93,11 +95,10 @@ def load(path: Path) -> AttentionTrace:
 
 def to_bytes(trace: AttentionTrace, *, dtype: Dtype = "float16") -> bytes:
     """The whole file in memory."""
-    kind, pack = ("deflated", _deflated) if dtype == "u8-sqrt" else ("attention", np.asarray)
-    tensors = {
-        f"{kind}/{step}/{layer}": pack(_encode(array, dtype))
-        for (step, layer), array in trace.records.items()
-    }
+    tensors: dict[str, np.ndarray] = {}
+    for (step, layer), array in trace.records.items():
+        stored = _encode(decode(array), dtype)
+        tensors |= {f"{kind}/{step}/{layer}": part for kind, part in stored.items()}
     tensors |= {f"picture/{i}": picture for i, picture in enumerate(trace.pictures)}
     if trace.sketch is not None:
         tensors["sketch"] = trace.sketch
@@ -179,20 +180,31 @@ def _field(digest: str) -> bytes:
     return rf"\"sha256\": \"{digest}\"".encode(errors="replace")  # JSON within JSON
 
 
-def _encode(array: np.ndarray, dtype: Dtype) -> np.ndarray:
-    weights = decode(array)
+def _encode(weights: np.ndarray, dtype: Dtype) -> dict[str, np.ndarray]:
+    """The tensors of one record by kind."""
     if dtype == "float32":
-        return weights
+        return {"attention": weights}
     if dtype == "float16":
-        return weights.astype(np.float16)
+        exponents = _exponents(weights)
+        scaled = np.ldexp(weights, exponents[..., None].astype(np.int32))
+        return {"attention": scaled.astype(np.float16), "exponent": exponents}
     if dtype == "u8-sqrt":
         if not np.isfinite(weights).all():
             raise TraceError(
                 "dtype='u8-sqrt': a weight is not a number (NaN or infinite), and bytes have no "
                 "such value; see `trace.audit`, and save as 'float16' to keep it as it is"
             )
-        return np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
+        roots = np.rint(255 * np.sqrt(np.clip(weights, 0, 1))).astype(np.uint8)
+        return {"deflated": _deflated(roots)}
     raise SettingError(f"dtype={dtype!r}: there are 'float16', 'float32' and 'u8-sqrt'")
+
+
+def _exponents(weights: np.ndarray) -> np.ndarray:
+    """Of each column, the power of two that brings its largest weight to ½…1; 0 for no number."""
+    largest = weights.max(axis=-1, initial=0)
+    halves, powers = np.frexp(np.where(np.isfinite(largest), largest, 0))
+    powers += halves.astype(np.float16) == 1  # rounded up: saved again, it is the same
+    return np.clip(-powers, 0, 255).astype(np.uint8)
 
 
 def _deflated(array: np.ndarray) -> np.ndarray:
@@ -254,6 +266,8 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Attentio
                 heads = 1 if header["heads"] == "mean" else one.heads
                 columns = len(header["columns"][one.source])
                 array = _inflated(array, (header["batch"], heads, columns, one.places))
+            if (exponents := tensors.get(f"exponent/{step}/{layer}")) is not None:
+                array = np.ldexp(decode(array), -exponents[..., None].astype(np.int32))
             records[step, layer] = array
     pictures = range(header["pictures"])
     return AttentionTrace(

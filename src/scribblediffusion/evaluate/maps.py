@@ -41,7 +41,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: Scenes in one batch of the localisation.
 BATCH = 4
 #: Of so many scenes one in ten: how many of them the causal and the time experiments use.
-CAUSAL, TIME = 3, 2
+CAUSAL, TIME = 2, 1
 #: At most so many words of a prompt that name no object and no colour are removed.
 FUNCTION_WORDS = 3
 #: When a word is removed or comes back, as shares of the steps.
