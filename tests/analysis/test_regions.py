@@ -111,6 +111,37 @@ def test_cross_hatching_in_any_two_directions(spacing, first, second):
     assert str(described(draw(*lines, width=2))).startswith("centre: dense cross-hatching")
 
 
+def patch(spacing, angle, half):
+    """Lines of one direction in a square patch around the middle."""
+    (x, y), (nx, ny) = (np.subtract(ray(a, 1), 128) for a in (angle, angle + 90))
+    middles = [(128 + k * nx, 128 + k * ny) for k in np.arange(-half, half + 0.5, spacing)]
+    return [[(cx - half * x, cy - half * y), (cx + half * x, cy + half * y)] for cx, cy in middles]
+
+
+WAYS = {0: "horizontal", 34: "diagonal", 45: "diagonal", 90: "vertical", 124: "diagonal"}
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("half", [24, 36, 42, 120])
+@pytest.mark.parametrize("spacing", [7, 8, 9, 10])
+@pytest.mark.parametrize("angle", WAYS)
+def test_lines_as_close_as_the_limit_are_hatching_and_wider_ones_are_lines(
+    width, half, spacing, angle
+):
+    found = described(draw(*patch(spacing, angle, half), width=width))
+    assert found.what.startswith(f"dense hatching, {WAYS[angle]} lines")
+    wider = described(draw(*patch(spacing + 5, angle, half), width=width))
+    assert "straight line" in wider.kinds
+
+
+@pytest.mark.parametrize("spacing", [5, 8, 10])
+@pytest.mark.parametrize("angle", WAYS)
+def test_three_lines_are_no_hatching(spacing, angle):
+    lines = patch(spacing, angle, 60)
+    three = lines[len(lines) // 2 - 1 : len(lines) // 2 + 2]
+    assert described(draw(*three, width=2)).what.startswith("three straight")
+
+
 def grid(every, width=1):
     ink = np.zeros((256, 256), np.float32)
     for start in range(width):
