@@ -111,6 +111,37 @@ def test_cross_hatching_in_any_two_directions(spacing, first, second):
     assert str(described(draw(*lines, width=2))).startswith("centre: dense cross-hatching")
 
 
+def patch(spacing, angle, half):
+    """Lines of one direction in a square patch around the middle."""
+    (x, y), (nx, ny) = (np.subtract(ray(a, 1), 128) for a in (angle, angle + 90))
+    middles = [(128 + k * nx, 128 + k * ny) for k in np.arange(-half, half + 0.5, spacing)]
+    return [[(cx - half * x, cy - half * y), (cx + half * x, cy + half * y)] for cx, cy in middles]
+
+
+WAYS = {0: "horizontal", 34: "diagonal", 45: "diagonal", 90: "vertical", 124: "diagonal"}
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("half", [24, 36, 42, 120])
+@pytest.mark.parametrize("spacing", [7, 8, 9, 10])
+@pytest.mark.parametrize("angle", WAYS)
+def test_lines_as_close_as_the_limit_are_hatching_and_wider_ones_are_lines(
+    width, half, spacing, angle
+):
+    found = described(draw(*patch(spacing, angle, half), width=width))
+    assert found.what.startswith(f"dense hatching, {WAYS[angle]} lines")
+    wider = described(draw(*patch(spacing + 5, angle, half), width=width))
+    assert "straight line" in wider.kinds
+
+
+@pytest.mark.parametrize("spacing", [5, 8, 10])
+@pytest.mark.parametrize("angle", WAYS)
+def test_three_lines_are_no_hatching(spacing, angle):
+    lines = patch(spacing, angle, 60)
+    three = lines[len(lines) // 2 - 1 : len(lines) // 2 + 2]
+    assert described(draw(*three, width=2)).what.startswith("three straight")
+
+
 def grid(every, width=1):
     ink = np.zeros((256, 256), np.float32)
     for start in range(width):
@@ -214,6 +245,48 @@ def test_corners_and_crossings_in_every_direction(width, turn, angle):
     assert described(draw(corner, width=width)).kinds == ("corner",)
     lines = [[ray(angle), ray(angle + 180)], [ray(angle + turn), ray(angle + turn + 180)]]
     assert "a crossing of two lines" in str(described(draw(*lines, width=width)))
+
+
+def polygon(corners, radius, turn):
+    return [ray(turn + 360 * k / corners, radius) for k in range(corners + 1)]
+
+
+@pytest.mark.parametrize("width", [3, 8, 11, 12, 14])
+@pytest.mark.parametrize("radius", [28, 40])
+@pytest.mark.parametrize(("corners", "words"), [(3, "three"), (4, "four")])
+def test_a_broad_pen_loses_no_corner(width, radius, corners, words):
+    for turn in (0, 23, 45, 70):
+        found = described(draw(polygon(corners, radius, turn), width=width)).features
+        assert [f.phrase for f in found] == [f"a closed shape with {words} corners"]
+
+
+@pytest.mark.parametrize("width", [3, 10, 12])
+@pytest.mark.parametrize("side", [30, 40, 56, 70])
+def test_an_upright_square_is_not_round(width, side):
+    image = Image.new("L", (512, 512))
+    box = [256 - side, 256 - side, 256 + side, 256 + side]
+    ImageDraw.Draw(image).rectangle(box, outline=255, width=2 * width)
+    ink = np.asarray(image.resize((256, 256), Image.Resampling.BOX), np.float32) / 255
+    assert described(ink).what.startswith("a closed shape with four corners,")
+
+
+@pytest.mark.parametrize("width", [3, 5, 8, 12])
+@pytest.mark.parametrize("radius", [24, 30, 40])
+@pytest.mark.parametrize("corners", [5, 6])
+def test_of_a_shape_some_of_whose_turns_are_missed_no_number_is_told(width, radius, corners):
+    for turn in range(0, 360 // corners, 7):
+        found = described(draw(polygon(corners, radius, turn), width=width)).features
+        assert [f.phrase for f in found] == ["a closed shape"]
+
+
+@pytest.mark.parametrize("width", [2, 5, 8, 11, 14])
+@pytest.mark.parametrize(("long", "short"), [(30, 30), (36, 36), (36, 31)])
+def test_circles_and_ellipses_are_round_with_any_pen(width, long, short):
+    for turn in (0, 40, 90):
+        angle, way = np.radians(np.linspace(0, 360, 90)), np.exp(1j * np.radians(turn))
+        points = 128 + 128j + way * (long * np.cos(angle) + 1j * short * np.sin(angle))
+        ink = draw([(p.real, p.imag) for p in points], width=width)
+        assert described(ink).features[0].phrase == "a closed round shape"
 
 
 @pytest.mark.parametrize("width", [2, 5])

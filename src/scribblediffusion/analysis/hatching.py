@@ -7,13 +7,15 @@ from typing import Any, cast
 import numpy as np
 from scipy import ndimage
 
-from scribblediffusion.analysis.strokes import Strokes
+from scribblediffusion.analysis.strokes import Strokes, distances
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: Left, top, right, bottom; right and bottom open.
 Box = tuple[int, int, int, int]
 #: Lines this close to each other (pixels of a 256 px drawing) are dense.
 HATCH_SPACING = 10.5
+#: An area of such lines is hatched where it is at least twice as wide as this.
+PATCH = 15.0
 #: A stroke of fewer pixels is a dot.
 DOT = 6
 #: So many enclosed gaps in one region are no shapes: they are a texture.
@@ -41,7 +43,7 @@ class Texture:
         amount = np.real(_moving(weight, window))
         safe = np.where(amount > 1e-9, amount, 1)
         self.skeleton = np.real(weight) > 0
-        self.dense = amount > 1 / (HATCH_SPACING * scale)
+        self.dense = (amount > 1 / (HATCH_SPACING * scale)) | _patches(self.skeleton, scale)
         self.direction = np.where(self.skeleton, _moving(parallel, window) / safe, 0)
         self.crossings = np.array([(c.x, c.y) for c in strokes.crossings]).reshape(-1, 2)
         self.cells = np.array([h.pixels.mean(axis=0) for h in strokes.holes]).reshape(-1, 2)
@@ -104,6 +106,19 @@ class Thicket:
             return _one_way(direction)
         two = _share_of_two(along) > TWO_WAYS
         return "dense cross-hatching" if two else "dense scribbling"
+
+
+def _patches(skeleton: Array, scale: float) -> Array:
+    """Areas without paper that is farther from the strokes than half their spacing.
+
+    A window would count one line more or fewer, by where it lies, and lose those at a border.
+    """
+    gap, width = HATCH_SPACING / 2 * scale, PATCH * scale
+    if not skeleton.any():
+        return skeleton
+    near = distances(~skeleton) <= gap
+    deep = near if near.all() else distances(near) > gap + width
+    return distances(~deep) <= width if deep.any() else deep
 
 
 def _ways(ink: Array, reach: int = 7) -> Array:

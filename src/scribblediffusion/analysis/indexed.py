@@ -11,8 +11,11 @@ from scribblediffusion.analysis.hatching import Box, inside
 from scribblediffusion.analysis.strokes import Hole, Strokes, distances
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: A drawn loop is only so many pixels of stroke away from its hole.
-REACH = 8
+#: The middle of a drawn loop is half a stroke away from its hole, its corners included; thinning
+#: may err by so many pixels more.
+SLACK = 5
+#: No stroke's middle is farther than this from the hole that it encloses.
+REACH = 18
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Loop:
     Attributes:
         roundness: of the hole, 4π·area / perimeter²: near 1 for a circle, 0.79 for a square.
         corners: sharp turns of the strokes around it.
+        turn: by how many degrees these turn in all.
         paths: the paths around it.
     """
 
     roundness: float
     corners: int
+    turn: float
     paths: frozenset[int]
 
 
@@ -82,24 +87,26 @@ class Indexed:
     def _loop(self, hole: Hole) -> Loop:
         from skimage.measure import perimeter_crofton
 
-        margin = REACH + 2
-        corner = hole.pixels.min(axis=0) - margin
-        width, height = hole.pixels.max(axis=0) + margin + 1 - corner
-        paper = np.zeros((height, width), dtype=bool)
+        depth = self.strokes.depth
+        corner = (hole.pixels.min(axis=0) - REACH).clip(0)
+        right, bottom = (hole.pixels.max(axis=0) + REACH + 1).clip(max=depth.shape[::-1])
+        box = (int(corner[0]), int(corner[1]), int(right), int(bottom))
+        depth = depth[box[1] : box[3], box[0] : box[2]]
+        paper = np.zeros(depth.shape, dtype=bool)
         paper[tuple((hole.pixels - corner).T[::-1])] = True
-        close = distances(~paper) < REACH
-        box = (int(corner[0]), int(corner[1]), int(corner[0] + width), int(corner[1] + height))
+        close = distances(~paper) < depth + SLACK
         within = inside(self._points.round(), box)
         at, owner = self._points[within].round().astype(int) - corner, self._owner[within]
         around = self._mostly(owner, close[at[:, 1], at[:, 0]], self._lengths)
-        turns = 0
+        turns = []
         for turn in self.strokes.corners:
             x, y = round(turn.x), round(turn.y)
             if turn.path in around and box[0] <= x < box[2] and box[1] <= y < box[3]:
-                turns += bool(close[y - box[1], x - box[0]])
+                if close[y - box[1], x - box[0]]:
+                    turns.append(turn.angle)
         length = float(perimeter_crofton(paper, directions=4))
         roundness = min(1.0, 4 * np.pi * len(hole.pixels) / length**2)
-        return Loop(roundness, turns, frozenset(around))
+        return Loop(roundness, len(turns), sum(turns), frozenset(around))
 
     @staticmethod
     def _mostly(owner: Array, true: Array, lengths: Array) -> set[int]:

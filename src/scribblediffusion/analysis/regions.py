@@ -35,6 +35,9 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 #: A piece of stroke shorter than this says nothing about its shape.
 SHORT = 6.0
+#: Corners that turn by less than this in all (degrees; all the way around would be 360, of which
+#: a thinned stroke shows 280 to 340) are not all the corners of a shape.
+TURNS = 262
 _COMPASS = ("right", "to the lower right", "down", "to the lower left",
             "left", "to the upper left", "up", "to the upper right")  # fmt: skip
 
@@ -208,7 +211,7 @@ def _closed(loop: Loop) -> Feature:
     # Small rings: their few pixels turn sharply somewhere, but no square is as round as that.
     if loop.roundness > (0.86 if loop.corners == 0 else 0.94) and loop.corners < 4:
         shape = "closed round shape"
-    elif loop.corners in (3, 4):
+    elif loop.corners in (3, 4) and loop.turn > TURNS:
         shape = f"closed shape with {('three', 'four')[loop.corners - 3]} corners"
     else:
         shape = "closed shape"

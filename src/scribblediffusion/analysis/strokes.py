@@ -102,6 +102,7 @@ class Strokes:
 
     Attributes:
         ink: the drawing.
+        depth: `[H, W]`, how far each inked pixel is from the nearest paper.
         skeleton: `[H, W]` bool, the strokes thinned to lines, those of thickets included.
         thicket: `[H, W]` bool, where the drawing is a thicket.
         paths: the strokes.
@@ -113,6 +114,7 @@ class Strokes:
     """
 
     ink: Array
+    depth: Array
     skeleton: Array
     thicket: Array
     paths: tuple[Path, ...]
@@ -141,6 +143,7 @@ def read_strokes(ink: Array, threshold: float = THRESHOLD) -> Strokes:
     paths, touching, nodes = paths_of(graph)
     return Strokes(
         ink=np.asarray(ink, np.float32),
+        depth=depth,
         skeleton=skeleton,
         thicket=thicket,
         paths=paths,
