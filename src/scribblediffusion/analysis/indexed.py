@@ -40,6 +40,7 @@ class Indexed:
 
     Attributes:
         strokes: all of them.
+        filled: `[H, W]` bool, the filled areas.
     """
 
     def __init__(self, strokes: Strokes) -> None:
@@ -49,6 +50,9 @@ class Indexed:
         self._owner = np.repeat(np.arange(len(self._lengths)), self._lengths)
         bounds = [(*h.pixels.min(axis=0), *h.pixels.max(axis=0)) for h in strokes.holes]
         self._holes = np.array(bounds, dtype=int).reshape(-1, 4)
+        self.filled = np.zeros(strokes.ink.shape, dtype=bool)
+        for blob in strokes.blobs:
+            self.filled[blob.pixels[:, 1], blob.pixels[:, 0]] = True
         self._ends: dict[int, list[tuple[float, float]]] = {}
         for end in strokes.ends:
             self._ends.setdefault(end.path, []).append((end.x, end.y))
