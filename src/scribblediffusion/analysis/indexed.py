@@ -104,10 +104,10 @@ class Indexed:
         around = self._mostly(owner, close[at[:, 1], at[:, 0]], self._lengths)
         turns = []
         for turn in self.strokes.corners:
-            x, y = round(turn.x), round(turn.y)
-            if turn.path in around and box[0] <= x < box[2] and box[1] <= y < box[3]:
-                if close[y - box[1], x - box[0]]:
-                    turns.append(turn.angle)
+            x, y = round(turn.x) - box[0], round(turn.y) - box[1]
+            on = turn.path in around and 0 <= x < close.shape[1] and 0 <= y < close.shape[0]
+            if on and close[y, x]:
+                turns.append(turn.angle)
         length = float(perimeter_crofton(paper, directions=4))
         roundness = min(1.0, 4 * np.pi * len(hole.pixels) / length**2)
         return Loop(roundness, len(turns), sum(turns), frozenset(around))
