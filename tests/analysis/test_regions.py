@@ -134,6 +134,33 @@ def test_lines_as_close_as_the_limit_are_hatching_and_wider_ones_are_lines(
     assert "straight line" in wider.kinds
 
 
+@pytest.mark.parametrize("half", [24, 42, 60])
+@pytest.mark.parametrize(
+    ("spacing", "width"), [(5, 2), (6, 2), (6, 3), (6, 4), (7, 4), (8, 4), (10, 4)]
+)
+def test_cross_hatching_with_little_paper_left_is_no_filled_area(spacing, width, half):
+    for angle in (0, 34, 45):
+        lines = patch(spacing, angle, half) + patch(spacing, angle + 90, half)
+        assert described(draw(*lines, width=width)).what.startswith("dense cross-hatching")
+
+
+def test_a_filled_area_may_have_some_gaps():
+    ink = draw([(128, 128), (129, 128)], width=50)
+    for x, y in np.random.default_rng(1).integers(112, 145, (10, 2)):
+        ink[y : y + 2, x : x + 2] = 0
+    assert described(ink).kinds == ("filled",)
+
+
+@pytest.mark.parametrize("width", [7, 12])
+def test_nothing_crosses_in_a_filled_area(width):
+    image = Image.new("L", (512, 512))
+    for x in range(140, 380, 20):
+        points = [x - 78, 336, x + 78, 180]
+        ImageDraw.Draw(image).line(points, fill=255, width=2 * width, joint="curve")
+    ink = np.asarray(image.resize((256, 256), Image.Resampling.LANCZOS), np.float32) / 255
+    assert described(ink).kinds == ("filled",)
+
+
 @pytest.mark.parametrize("spacing", [5, 8, 10])
 @pytest.mark.parametrize("angle", WAYS)
 def test_three_lines_are_no_hatching(spacing, angle):

@@ -40,6 +40,7 @@ class Indexed:
 
     Attributes:
         strokes: all of them.
+        filled: `[H, W]` bool, the filled areas.
     """
 
     def __init__(self, strokes: Strokes) -> None:
@@ -49,6 +50,9 @@ class Indexed:
         self._owner = np.repeat(np.arange(len(self._lengths)), self._lengths)
         bounds = [(*h.pixels.min(axis=0), *h.pixels.max(axis=0)) for h in strokes.holes]
         self._holes = np.array(bounds, dtype=int).reshape(-1, 4)
+        self.filled = np.zeros(strokes.ink.shape, dtype=bool)
+        for blob in strokes.blobs:
+            self.filled[blob.pixels[:, 1], blob.pixels[:, 0]] = True
         self._ends: dict[int, list[tuple[float, float]]] = {}
         for end in strokes.ends:
             self._ends.setdefault(end.path, []).append((end.x, end.y))
@@ -100,10 +104,10 @@ class Indexed:
         around = self._mostly(owner, close[at[:, 1], at[:, 0]], self._lengths)
         turns = []
         for turn in self.strokes.corners:
-            x, y = round(turn.x), round(turn.y)
-            if turn.path in around and box[0] <= x < box[2] and box[1] <= y < box[3]:
-                if close[y - box[1], x - box[0]]:
-                    turns.append(turn.angle)
+            x, y = round(turn.x) - box[0], round(turn.y) - box[1]
+            on = turn.path in around and 0 <= x < close.shape[1] and 0 <= y < close.shape[0]
+            if on and close[y, x]:
+                turns.append(turn.angle)
         length = float(perimeter_crofton(paper, directions=4))
         roundness = min(1.0, 4 * np.pi * len(hole.pixels) / length**2)
         return Loop(roundness, len(turns), sum(turns), frozenset(around))

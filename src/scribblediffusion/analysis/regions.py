@@ -180,6 +180,8 @@ def _features(box: Box, strokes: Indexed, texture: Texture) -> Iterator[Feature]
         yield _closed(loop)
         told |= loop.paths
     for crossing in found.crossings:
+        if strokes.filled[round(crossing.y), round(crossing.x)]:
+            continue  # thinning's work: in a filled area no strokes are seen that could cross
         if _has(box, crossing.x, crossing.y) and not crossing.paths <= told:
             yield _crossing(crossing)
             told |= crossing.paths

@@ -32,6 +32,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 THRESHOLD = 0.3
 #: Enclosed paper of fewer pixels than this is a gap in the ink.
 LEAST_HOLE = 12
+#: A half-width from which on ink is an area: no pen draws such a stroke in this size.
+BROAD = 11.0
+#: A filled area is at least so much ink: gaps between strokes leave less.
+FILLED = 0.91
 #: More ends and crossings than this in a window of 33 × 33 pixels are a thicket.
 KNOTS = 16
 
@@ -135,8 +139,7 @@ def read_strokes(ink: Array, threshold: float = THRESHOLD) -> Strokes:
     Returns:
         The strokes; all tuples empty where there is no ink.
     """
-    drawn = _without_pinholes(np.asarray(ink, dtype=np.float32) > threshold)
-    depth = _depth(drawn)
+    drawn, depth = _drawn(np.asarray(ink, dtype=np.float32), threshold)
     skeleton = skeletonize(drawn)
     thicket = _thicket(skeleton)
     graph = pruned(graph_of(skeleton & ~thicket), depth)
@@ -171,6 +174,29 @@ def numbered(found: Array) -> tuple[Array, int]:
 def distances(inside: Array) -> Array:
     """Of each true element, how far the nearest false one is."""
     return np.asarray(ndimage.distance_transform_edt(inside))
+
+
+def _drawn(ink: Array, threshold: float) -> tuple[Array, Array]:
+    """What is drawn, and its depth.
+
+    Gaps smaller than a hole are ink, but not where they are what is left of the paper between
+    strokes that lie too close for larger ones: there an area is hatched and not filled.
+    """
+    marked = ink > threshold
+    drawn = _without_pinholes(marked)
+    depth = _depth(drawn)
+    core = depth >= BROAD
+    if not core.any() or drawn.sum() == marked.sum():
+        return drawn, depth
+    share, within = (
+        np.asarray(ndimage.uniform_filter(part, 2 * int(BROAD) - 1))
+        for part in (ink * (depth >= 2), (depth >= 2).astype(np.float32))
+    )
+    hatched = core & (share < FILLED * within)
+    if not hatched.any():
+        return drawn, depth
+    drawn &= marked | (distances(~hatched) > BROAD)
+    return drawn, _depth(drawn)
 
 
 def _without_pinholes(drawn: Array) -> Array:
@@ -348,8 +374,8 @@ def _holes(drawn: Array, thicket: Array) -> tuple[Hole, ...]:
     return tuple(holes)
 
 
-def _blobs(drawn: Array, depth: Array, least: float = 11.0) -> tuple[Blob, ...]:
-    """Inked areas more than twice `least` wide: no pen draws such a stroke in this size."""
+def _blobs(drawn: Array, depth: Array, least: float = BROAD) -> tuple[Blob, ...]:
+    """Inked areas more than twice `least` wide."""
     core, count = numbered(depth >= least)
     blobs = []
     for i in range(1, count + 1):
