@@ -40,8 +40,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Scenes in one batch of the localisation.
 BATCH = 4
-#: Of so many scenes one in ten: how many of them the causal and the time experiments use.
-CAUSAL, TIME = 2, 1
+#: Of a hundred scenes, how many the causal and the time experiments use: each takes many runs.
+CAUSAL, TIME = 16, 10
 #: At most so many words of a prompt that name no object and no colour are removed.
 FUNCTION_WORDS = 3
 #: When a word is removed or comes back, as shares of the steps.
@@ -90,7 +90,7 @@ class Lines:
 
 def counts(scenes: int) -> tuple[int, int, int]:
     """How many scenes the localisation, the causal and the time experiments use."""
-    return scenes, max(2, scenes * CAUSAL // 10), max(2, scenes * TIME // 10)
+    return scenes, max(2, scenes * CAUSAL // 100), max(2, scenes * TIME // 100)
 
 
 def run(
