@@ -1,5 +1,6 @@
 """Whose run a denoiser call belongs to: threads, generators, interruptions, bare denoisers."""
 
+import gc
 import signal
 import threading
 import warnings
@@ -183,17 +184,20 @@ def test_a_closed_generator_leaves_nothing_behind() -> None:
 @contextmanager
 def control_c(delay: float) -> Iterator[None]:
     """Strikes after `delay` seconds, also where the tests run in the background: there a shell
-    has SIGINT ignored.
+    has SIGINT ignored. Never within a garbage collection: what is raised in callbacks of that (a
+    testing tool's) is not passed on.
     """
     main = threading.main_thread().ident
     assert main is not None
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(delay, signal.pthread_kill, (main, signal.SIGINT))
+    gc.disable()
     timer.start()
     try:
         yield
     finally:
         timer.join()
+        gc.enable()
         signal.signal(signal.SIGINT, before)
 
 
