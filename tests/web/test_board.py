@@ -102,6 +102,7 @@ def test_the_eraser_takes_the_paint_of_an_opened_mask(opened: Opened, served: Se
     eventually(lambda: blue(opened) < 0.9 * before)
     tools.get_by_role("button", name="Clear canvas").click()
     eventually(lambda: blue(opened) < 50)
+    opened.page.wait_for_timeout(2000)  # and once more after Clear
     opened.page.keyboard.press("Control+z")
     eventually(lambda: 50 < blue(opened) < 0.9 * before)
 
