@@ -105,7 +105,7 @@ class Step:
         sigma: the noise level that the denoiser saw.
         latents: `[B, 4, 32, 32]` after the step.
         denoised: `[B, 4, 32, 32]`, the clean sample as the denoiser saw it at this step.
-        preview: decodes `denoised` when called (`ScribblePipeline.preview`):
+        preview: makes a picture of `denoised` when called (`ScribblePipeline.preview`):
             `[B, 256, 256, 3]` uint8.
     """
 
@@ -455,7 +455,11 @@ class ScribblePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def preview(self, latents: Tensor) -> np.ndarray:
-        """As `decode`, softer and far quicker: by the autoencoder's small preview network."""
+        """As `decode`, softer and in a tenth of the time: by the autoencoder's preview network.
+
+        Raises:
+            SamplingError: it gave values that are not finite.
+        """
         return _pixels(self.autoencoder.preview(latents.to(self.autoencoder.dtype)))
 
     def _preview_of(self, denoised: Tensor) -> Callable[[], np.ndarray]:

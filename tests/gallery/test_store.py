@@ -213,6 +213,8 @@ def test_a_renamed_run_is_named(gallery, trace, tmp_path):
     (damage,) = gallery.verify()
     assert damage.run == other
     assert run.id in str(damage)
+    with pytest.raises(GalleryError, match="the folder was renamed"):
+        gallery.export(other, tmp_path)
     renamed = tmp_path / "renamed.zip"
     with zipfile.ZipFile(zipped) as source, zipfile.ZipFile(renamed, "w") as made:
         for name in source.namelist():

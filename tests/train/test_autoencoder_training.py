@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from scribblediffusion.cli import app
 from scribblediffusion.errors import WeightsError
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+from scribblediffusion.model.weights import shipped
 from scribblediffusion.train.autoencoder import AutoencoderTrainer, psnr, to_tensor
 from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 from scribblediffusion.train.scenes import scene
@@ -65,6 +68,23 @@ def test_previews_come_to_look_like_pictures_and_nothing_else_changes():
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed
     assert all(name.startswith("preview_") for name in changed)
+
+
+@pytest.mark.slow
+def test_the_command_begins_with_the_shipped_autoencoder_and_keeps_its_latents(tmp_path):
+    runs = ["--runs", str(tmp_path)]
+    result = CliRunner().invoke(app, ["train", "preview", "--scenes", "2", "--steps", "1", *runs])
+    assert result.exit_code == 0, result.output
+    made, given = (
+        ScribbleAutoencoder.from_pretrained(folder / "autoencoder", low_cpu_mem_usage=False)
+        for folder in (tmp_path, shipped())
+    )
+    differing = {
+        name for name, value in made.state_dict().items()
+        if not torch.equal(value, given.state_dict()[name])
+    }  # fmt: skip
+    assert differing
+    assert all(name.startswith("preview_") for name in differing)
 
 
 def test_a_folder_without_a_checkpoint_is_named(data, tmp_path):

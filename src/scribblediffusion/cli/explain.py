@@ -125,10 +125,6 @@ def explain(
     if kind is not View.text:
         with tempfile.TemporaryDirectory() as folder:
             made = _draw(visualizer, source, summary, subject, kind, Path(folder))
-            if made.suffix == ".png":
-                from scribblediffusion.gallery.content import label_png
-
-                label_png(made, source.trace.prompt, source.trace.settings.get("seed"))
             say(_keep(made, source, output))
 
 
@@ -280,7 +276,10 @@ def _name(subject: Subject) -> str:
 def _keep(made: Path, source: Source, output: Path | None) -> Path:
     """Puts a view where it belongs: as asked, with its run, or beside its trace."""
     from scribblediffusion.gallery import manifest
+    from scribblediffusion.gallery.content import label_png
 
+    if made.suffix == ".png":
+        label_png(made, source.trace.prompt, source.trace.settings.get("seed"))
     if output is not None:
         target = output / made.name if output.is_dir() else output
     elif source.gallery is not None and source.run is not None:

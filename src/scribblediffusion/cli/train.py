@@ -13,6 +13,7 @@ from scribblediffusion.cli.progress import progress
 from scribblediffusion.errors import InputError
 
 if TYPE_CHECKING:
+    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
     from scribblediffusion.train.trainer import Trainer
 
 app = typer.Typer(help="Train the model: autoencoder, scenes, denoiser, export.")
@@ -24,6 +25,16 @@ def _log() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
     )
+
+
+def _autoencoder(runs: Path) -> ScribbleAutoencoder:
+    """The run's own autoencoder, or the shipped one where it has none."""
+    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+    from scribblediffusion.model.weights import shipped
+
+    own = runs / "autoencoder"
+    folder = own if (own / "config.json").exists() else shipped() / "autoencoder"
+    return ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
 
 
 @app.command()
@@ -70,18 +81,16 @@ def autoencoder(
 def preview(
     steps: Annotated[int, typer.Option(help="Updates.")] = 3500,
     scenes: Annotated[int, typer.Option(help="How many pictures to make beforehand.")] = 500,
-    source: Annotated[
-        Path | None, typer.Option(help="The autoencoder's folder; RUNS/autoencoder if left out.")
-    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Teach the autoencoder's small preview network what its decoder gives."""
-    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+    """Teach the autoencoder's small preview network what its decoder gives.
+
+    Again after each training of the autoencoder: that leaves the previews as they were.
+    """
     from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 
     _log()
-    folder = source or runs / "autoencoder"
-    model = ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
+    model = _autoencoder(runs)
     with progress() as bar:
         task = bar.add_task("Decoding scenes", total=2 * scenes)
         trainer = PreviewTrainer(
@@ -101,13 +110,9 @@ def scenes(
     runs: Runs = Path("runs"),
 ) -> None:
     """Draw scenes and encode them into shards of a thousand; shards that exist are kept."""
-    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
-    from scribblediffusion.model.weights import shipped
     from scribblediffusion.train.latents import build
 
-    folder = runs / "autoencoder"
-    source = folder if (folder / "config.json").exists() else shipped() / "autoencoder"
-    encoder = ScribbleAutoencoder.from_pretrained(source, low_cpu_mem_usage=False)
+    encoder = _autoencoder(runs)
     (runs / "shards").mkdir(parents=True, exist_ok=True)
     end = start + count
     shards = {

@@ -21,9 +21,9 @@ def pack(run: Run, path: Path) -> None:
     """Write a run as a ZIP file: its folder, with every file of the manifest.
 
     Raises:
-        GalleryError: a file of the run is damaged: a copy would spread it.
+        GalleryError: the run is damaged: a copy would spread it.
     """
-    damages = manifest.verify(run.folder, run.id)
+    damages = run.verify()
     if damages:
         raise GalleryError(f"cannot export run {run.id}: it is damaged: {damages[0]}")
     # ZIP knows the years 1980 to 2107; a file of another date is a run's as well.

@@ -133,9 +133,7 @@ class Run:
     @property
     def misnamed(self) -> str | None:
         """The id that the record tells, where it is not that of the folder's name."""
-        if self.damaged:
-            return None
-        told = self.record.get("id", self.id)
+        told = self.id if self.damaged else self.record.get("id", self.id)
         return None if told == self.id else str(told)[:60]
 
     @property
@@ -180,6 +178,14 @@ class Run:
                 "Import the run again, or repeat it"
             )
         return self.folder / name
+
+    def verify(self) -> tuple[manifest.Damage, ...]:
+        """Everything that is not as it was saved, the id in the folder's name included."""
+        found = manifest.verify(self.folder, self.id)
+        if found or (other := self.misnamed) is None:
+            return found
+        what = f"says that this is run {other}: the folder was renamed"
+        return (manifest.Damage(self.id, RECORD, what),)
 
     def open(self) -> AttentionTrace:
         """The trace, after its file was compared with the manifest.

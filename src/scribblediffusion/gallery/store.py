@@ -122,10 +122,11 @@ class Gallery:
                 trace, folder, picture or sketch.
             TraceFileError: the trace in the folder is damaged.
         """
-        trace = None if isinstance(source, str | os.PathLike) else source
-        place = source if isinstance(source, str | os.PathLike) else None
-        place = place if folder is None else folder
-        staged = None if place is None else Path(place)
+        if isinstance(source, str | os.PathLike):
+            trace, folder = None, source if folder is None else folder
+        else:
+            trace = source
+        staged = None if folder is None else Path(folder)
         content.check(trace, picture, sketch, staged)
         if staged is not None and self.root.resolve().is_relative_to(staged.resolve()):
             raise GalleryError(f"cannot add {staged}: the gallery itself lies in it")
@@ -264,7 +265,7 @@ class Gallery:
             damage
             for run in runs
             for damage in (
-                *_damage(run),
+                *run.verify(),
                 *(d for copy in copied.get(run.id, ())[1:] for d in _copied(run, copy)),
             )
         )
@@ -388,14 +389,6 @@ class Gallery:
         if swept:
             _log.info("removed what %d interrupted saves had left", swept)
         staging.sweep(self.root)
-
-
-def _damage(run: Run) -> Iterator[Damage]:
-    """What is wrong with a run's files, or with its folder's name where they are whole."""
-    found = manifest.verify(run.folder, run.id)
-    yield from found
-    if not found and (other := run.misnamed) is not None:
-        yield Damage(run.id, RECORD, f"says that this is run {other}: the folder was renamed")
 
 
 def _copied(run: Run, copy: Run) -> Iterator[Damage]:

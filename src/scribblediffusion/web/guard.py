@@ -106,6 +106,7 @@ class Guard:
         return None
 
     async def _full(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        """Why no more is taken: from this address, or from anybody; None where it is taken."""
         path, hours = scope["path"], self._limits.keep_seconds / 3600
         if not path.startswith(_FILES):
             return None
