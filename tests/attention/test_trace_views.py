@@ -299,3 +299,17 @@ def test_both_sums_hold_at_every_size(
 def test_regions_are_the_sketch_ones(trace: AttentionTrace) -> None:
     assert set(trace.regions) == set(REGIONS)
     assert trace.regions[Region(3, 1, 1)] == 9 + 64 + 4
+
+
+def test_the_last_step_of_a_complete_run_shows_the_finished_picture() -> None:
+    """Previews may be rougher; a run that was stopped has only those."""
+    shade = lambda value: np.full((8, 8, 3), value, np.uint8)  # noqa: E731
+    weights = np.full((3, 1, 1, 2, 4, 4), 0.5, np.float32)
+    some = {"pictures": (shade(9),), "previews": np.stack([shade(v) for v in (1, 2, 3)])}
+    trace = AttentionTrace.from_arrays({"x": weights}, **some)
+    seen = [trace.picture_after(step) for step in (0, 1, 2, 3, -1)]
+    assert [None if one is None else int(one[0, 0, 0]) for one in seen] == [1, 2, 9, 9, 9]
+    assert replace(trace, complete=False).picture_after(2)[0, 0, 0] == 3
+    assert replace(trace, pictures=()).picture_after(2)[0, 0, 0] == 3
+    assert replace(trace, previews=None).picture_after(0)[0, 0, 0] == 9
+    assert replace(trace, previews=None, pictures=()).picture_after(0) is None

@@ -62,7 +62,8 @@ class Recorded:
         sketch: uint8 ``[H, W]`` of the first picture, as the model read it, or None.
         sketches: One for each picture (None where it has none), where `sketch` alone does not tell
             them: a mask says where they count, or the pictures have sketches of their own.
-        previews: uint8 ``[n, h, w, 3]``: first picture after step index 0, 1, …, or None.
+        previews: uint8 ``[n, h, w, 3]``: first picture after step index 0, 1, …, or None. A
+            pipeline may make them more roughly than pictures; see `picture_after`.
         complete: False for a run that ended before its last step.
     """
 
@@ -119,6 +120,21 @@ class Recorded:
     def picture(self) -> np.ndarray | None:
         """The first picture, uint8 ``[H, W, 3]``, or None."""
         return self.pictures[0] if self.pictures else None
+
+    def picture_after(self, step: int) -> np.ndarray | None:
+        """The first picture as it was after a step, uint8 ``[H, W, 3]``.
+
+        Its preview; after the last step of a complete run, and where there are no previews, the
+        finished picture. None if there is neither.
+
+        Args:
+            step: `Step.index`.
+        """
+        count = 0 if self.previews is None else len(self.previews)
+        finished = self.picture is not None and self.complete and step == count - 1
+        if self.previews is None or finished or not 0 <= step < count:
+            return self.picture
+        return self.previews[step]
 
     @property
     def keys(self) -> tuple[int, ...]:

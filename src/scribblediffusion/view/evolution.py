@@ -325,7 +325,7 @@ def _base(evolution: Evolution, layout: _Layout) -> Image.Image:
 def _frame(evolution: Evolution, layout: _Layout, base: Image.Image, number: int) -> Image.Image:
     page = base.copy()
     colours = theme(evolution.style.ground)
-    shown = _shown(evolution.trace, evolution.steps[number])
+    shown = evolution.trace.picture_after(evolution.steps[number].index)
     if "picture" in layout.panels and shown is not None:
         _place(page, shown, layout.panels["picture"], colours)
     if evolution.maps[number].any():
@@ -337,8 +337,9 @@ def _frame(evolution: Evolution, layout: _Layout, base: Image.Image, number: int
 
 
 def _map(page: Image.Image, evolution: Evolution, box: Box, number: int, colours: Theme) -> None:
-    shown, size = _shown(evolution.trace, evolution.steps[number]), _map_size(evolution, box)
-    heat = blended(evolution.maps[number], shown, evolution.scale, size, evolution.style.heat)
+    shown = evolution.trace.picture_after(evolution.steps[number].index)
+    size, heat = _map_size(evolution, box), evolution.style.heat
+    heat = blended(evolution.maps[number], shown, evolution.scale, size, heat)
     _place(page, heat, box, colours)
 
 
@@ -355,13 +356,6 @@ def _silent(page: Image.Image, box: Box, colours: Theme) -> None:
     draw, at = ImageDraw.Draw(page), ((left + right) / 2, (top + bottom) / 2 - 8)
     said, room = "no weight at this step", right - left - 8
     write(draw, at, said, 13, colours.muted, anchor="ma", room=room)
-
-
-def _shown(trace: AttentionTrace, step: Step) -> Array | None:
-    """The picture as it was after a step: its preview, or the finished picture."""
-    if trace.previews is not None and 0 <= step.index < len(trace.previews):
-        return trace.previews[step.index]
-    return trace.picture
 
 
 def _place(page: Image.Image, picture: Picture, box: Box, colours: Theme) -> None:

@@ -227,6 +227,8 @@ def _word_rows(canvas: Axes, page: AnalysisPage) -> None:
     maps = [page.summary.maps.of(word)[list(page.steps)] for word in page.words]
     heat = [m / np.where((s := m.sum(axis=(1, 2), keepdims=True)) > 0, s, 1) for m in maps]
     scale = Scale.of_heat(*heat)
+    run = page.summary
+    pictures = [run.trace.picture_after(run.maps.steps[step].index) for step in page.steps]
     for column, step in enumerate(page.steps):
         x = left + column * page.column
         noise = page.summary.maps.noise[step]
@@ -235,15 +237,13 @@ def _word_rows(canvas: Axes, page: AnalysisPage) -> None:
     for row, word_maps in enumerate(heat):
         y = top + row * page.row
         _label(canvas, page, row, y)
-        for column, step in enumerate(page.steps):
+        for column, (one, picture) in enumerate(zip(word_maps, pictures, strict=True)):
             box = (left + column * page.column, y, width, height)
-            if not word_maps[column].any():
+            if not one.any():
                 empty_at(canvas, "no weight", box, colours)
                 continue
-            shown = blended(
-                word_maps[column], _shown(page, step), scale, (width, height), page.style.heat
-            )
-            image_at(canvas, shown, box, colours)
+            image = blended(one, picture, scale, page.cell, page.style.heat)
+            image_at(canvas, image, box, colours)
     _scale_bar(canvas, page, scale)
 
 
@@ -254,13 +254,6 @@ def _label(canvas: Axes, page: AnalysisPage, row: int, y: float) -> None:
     for number, line in enumerate(page.labels[row]):
         at = y + UNDER + SMALL_LINE * number
         text_at(canvas, x, at, line, SMALL, page.colours.muted)
-
-
-def _shown(page: AnalysisPage, step: int) -> Array | None:
-    trace, index = page.summary.trace, page.summary.maps.steps[step].index
-    if trace.previews is not None and index < len(trace.previews):
-        return trace.previews[index]
-    return trace.picture
 
 
 def _scale_bar(canvas: Axes, page: AnalysisPage, scale: Scale) -> None:

@@ -125,7 +125,7 @@ def _fold(prompt: str) -> str:
 def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
     trace, maps = summary.trace, summary.maps
     height, width = maps.raw.shape[-2:]
-    pictures = [_shown(trace, step.index) for step in maps.steps]
+    pictures = [trace.picture_after(step.index) for step in maps.steps]
     scrubbed = _scrubbed(summary)
     wide, high = trace.picture_size[::-1] if trace.picture_size else proportions(summary)
     return {
@@ -140,12 +140,6 @@ def _scrubber(summary: RunSummary, style: FigureStyle) -> Mapping[str, Any]:
         "pictures": _each_once(pictures),
         "sketch": None if summary.drawing is None else _webp(summary.drawing),
     }
-
-
-def _shown(trace: Any, index: int) -> Array | None:
-    if trace.previews is not None and 0 <= index < len(trace.previews):
-        return trace.previews[index]
-    return trace.picture
 
 
 def _each_once(pictures: Sequence[Array | None]) -> list[str | None]:

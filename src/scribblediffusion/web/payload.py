@@ -279,15 +279,12 @@ def short_name(name: str) -> str:
 
 def _step(trace: AttentionTrace, step: Step) -> dict[str, Any]:
     """One step and the picture as the model saw it then."""
-    seen = trace.previews
-    there = seen is not None and step.index < len(seen)
+    seen = None if trace.previews is None else trace.picture_after(step.index)
     return {
         "index": step.index,
         "noise": step.noise_remaining,
         "label": str(step),
-        "preview": data_uri(seen[step.index], lossless=False, longest=PREVIEW)
-        if seen is not None and there
-        else None,
+        "preview": None if seen is None else data_uri(seen, lossless=False, longest=PREVIEW),
     }
 
 
