@@ -25,7 +25,7 @@ app: .venv/.ready-web
 
 test: .venv/.ready-dev
 ifeq ($(ARGS),)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 --dist loadfile -m "not (browser and slow)"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (browser and slow)"
 	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest tests/web -m "browser and slow" # alone: they need both cores
 else
 	$(RUN) -m pytest $(ARGS)

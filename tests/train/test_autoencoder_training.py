@@ -71,7 +71,10 @@ def test_previews_come_to_look_like_pictures_and_nothing_else_changes():
 
 
 @pytest.mark.slow
-def test_the_command_begins_with_the_shipped_autoencoder_and_keeps_its_latents(tmp_path):
+def test_the_command_begins_with_the_shipped_autoencoder_and_keeps_its_latents(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("scribblediffusion.cli.train._log", lambda: None)  # it is for a process
     runs = ["--runs", str(tmp_path)]
     result = CliRunner().invoke(app, ["train", "preview", "--scenes", "2", "--steps", "1", *runs])
     assert result.exit_code == 0, result.output
