@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -10,7 +11,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -75,7 +78,7 @@ def _one_for_each(frames: Iterable[Image.Image], durations: Sequence[int]) -> Fr
 
 def _gif(frames: Frames, durations: Sequence[int], path: Path, kept: Sequence[Colour]) -> None:
     """A palette for each frame, without dithering, which would flicker from frame to frame."""
-    mapped = (_mapped(frame, kept) for frame in frames)
+    mapped = _side_by_side(functools.partial(_mapped, kept=kept), frames)
     next(mapped).save(
         path,
         "GIF",
@@ -85,6 +88,23 @@ def _gif(frames: Frames, durations: Sequence[int], path: Path, kept: Sequence[Co
         loop=0,
         optimize=False,
     )
+
+
+def _side_by_side(
+    work: Callable[[Image.Image], Image.Image], frames: Frames, threads: int = 2
+) -> Frames:
+    """What becomes of each frame, in their order; some are worked on while another is written.
+
+    Pillow lets other threads run while it counts colours. Few frames are held at once.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[Image.Image]] = deque()
+        for frame in frames:
+            begun.append(pool.submit(work, frame))
+            if len(begun) > 2 * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 def _mapped(frame: Image.Image, kept: Sequence[Colour]) -> Image.Image:
