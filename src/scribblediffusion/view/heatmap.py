@@ -101,9 +101,7 @@ def coloured(
 ) -> Image.Image:
     """A map `[H, W]` as RGB image of `size` (width, height), coloured by `scale`."""
     style = style or HeatStyle()
-    image = _levels(values, size, scale, style)
-    image.putpalette(table(style.colours).tobytes())
-    return image.convert("RGB")
+    return _in_colours(_levels(values, size, scale, style), table(style.colours).tobytes())
 
 
 def blended(
@@ -173,6 +171,11 @@ def _levels(values: Array, size: tuple[int, int], scale: Scale, style: HeatStyle
     return Image.fromarray(np.minimum(levels, 255, out=levels).astype(np.uint8))
 
 
+def _in_colours(levels: Image.Image, palette: bytes) -> Image.Image:
+    levels.putpalette(palette)
+    return levels.convert("RGB")
+
+
 def _over(levels: Image.Image, below: Image.Image, style: HeatStyle) -> Image.Image:
     """map·(1 − a + a·picture) + b·picture·(1 − map), with a = 1 − opacity and b = a·√a.
 
@@ -181,24 +184,20 @@ def _over(levels: Image.Image, below: Image.Image, style: HeatStyle) -> Image.Im
     """
     greyed = Image.blend(below, below.convert("L").convert("RGB"), style.opacity)
     greyed = _resized(greyed, levels.size)
-    channels = [
-        Image.composite(levels.point(white), levels.point(black), share)
-        for (white, black), share in zip(
-            _ends(style.colours, style.opacity), greyed.split(), strict=True
-        )
-    ]
-    return Image.merge("RGB", channels)
+    white, black = (_in_colours(levels, p) for p in _ends(style.colours, style.opacity))
+    channels = map(Image.composite, white.split(), black.split(), greyed.split())
+    return Image.merge("RGB", list(channels))
 
 
 @functools.lru_cache(maxsize=64)
-def _ends(colours: str, opacity: float) -> tuple[tuple[list[int], list[int]], ...]:
-    """For red, green and blue: the 256 colours as seen over white and over black."""
+def _ends(colours: str, opacity: float) -> tuple[bytes, bytes]:
+    """The palettes of 256 colours as seen over white and over black."""
     ink = 1 - opacity
     paper = ink**1.5
-    return tuple(
-        ([round(v + paper * (255 - v)) for v in one], [round(v * (1 - ink)) for v in one])
-        for one in table(colours).astype(int).T.tolist()
-    )
+    colour = table(colours).astype(float)
+    ends = colour + paper * (255 - colour), colour * (1 - ink)
+    white, black = (end.round().astype(np.uint8).tobytes() for end in ends)
+    return white, black
 
 
 def _grey(picture: Picture) -> Image.Image:
