@@ -19,9 +19,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def chromium() -> Iterator[object]:
-    """A headless Chromium; closed after each module, as there may be one driver at a time."""
+    """A headless Chromium for one test: what one page did to the browser, no other test meets."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
