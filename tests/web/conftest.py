@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import shutil
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +13,16 @@ import pytest
 from running import Served, free_port
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Gradio makes event loops that it never closes: they go here, and not in another's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        asyncio.set_event_loop(None)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
