@@ -23,8 +23,8 @@ def small_unet() -> ScribbleUNet:
     return ScribbleUNet(**SMALL).eval()
 
 
-def small_pipeline() -> ScribblePipeline:
-    torch.manual_seed(0)
+def small_pipeline(seed: int = 0) -> ScribblePipeline:
+    torch.manual_seed(seed)
     prompt_encoder = PromptEncoder(table_width=32, width=64, depth=1).eval()
     prompt_encoder.set_table(torch.randn(30522, 32))
     pipe = ScribblePipeline(

@@ -20,7 +20,16 @@ APPLE = "Begin with a drawing: a red apple"
 class Opened:
     """A page, and what it did that it should not have done."""
 
-    def __init__(self, browser, url: str, *, theme: str = "light", run: str = "", **kwargs) -> None:
+    def __init__(
+        self,
+        browser,
+        url: str,
+        *,
+        theme: str = "light",
+        run: str = "",
+        login: tuple[str, str] | None = None,
+        **kwargs,
+    ) -> None:
         kwargs = {"viewport": {"width": 1360, "height": 900}} | kwargs
         self.context = browser.new_context(**kwargs)
         self.page = self.context.new_page()
@@ -29,7 +38,16 @@ class Opened:
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
         self.page.on("request", lambda request: self._request(request.url, url))
         self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        if login is not None:
+            self._log_in(url, *login)
         self.visit(url, theme, run)
+
+    def _log_in(self, url: str, name: str, password: str) -> None:
+        self.page.goto(url)
+        self.page.get_by_label("username").fill(name)
+        self.page.get_by_label("password").fill(password)
+        self.page.get_by_role("button", name="Login").click()
+        expect(self.page.locator("#studio-board")).to_be_visible(timeout=PATIENCE)
 
     def visit(self, url: str, theme: str = "light", run: str = "") -> None:
         self.page.goto(f"{url}?__theme={theme}" + (f"&run={run}" if run else ""))
@@ -53,8 +71,8 @@ class Opened:
         radius, mouse = min(box["width"], box["height"]) * 0.28, self.page.mouse
         mouse.move(x + radius, y)
         mouse.down()
-        for i in range(1, 13):  # each move is drawn before the next: few of them
-            a = 2 * math.pi * i / 12
+        for i in range(1, 9):  # each move is drawn before the next: few of them
+            a = 2 * math.pi * i / 8
             mouse.move(x + radius * math.cos(a), y + radius * math.sin(a))
         mouse.up()
         self.page.wait_for_timeout(500)

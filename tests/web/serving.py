@@ -1,4 +1,4 @@
-"""python serving.py PORT GALLERY [small] [full] [auth]: the studio for tests."""
+"""python serving.py PORT GALLERY [small] [full] [auth] [two]: the studio for tests."""
 
 import sys
 import time
@@ -14,9 +14,9 @@ from scribblediffusion.web.limits import Limits
 from scribblediffusion.web.server import Options, serve
 
 
-def load(_: str | None):
+def load(source: str | None):
     """The small pipeline; a step takes a while where tests want to step in: `Served.slow`."""
-    pipe, slow = small_pipeline(), Path(f"{sys.argv[2]}.slow")
+    pipe, slow = small_pipeline(seed=1 if source else 0), Path(f"{sys.argv[2]}.slow")
     pipe.unet.register_forward_hook(lambda *_: time.sleep(0.4 if slow.exists() else 0))
     return pipe
 
@@ -28,6 +28,7 @@ if __name__ == "__main__":
         gallery=Path(sys.argv[2]),
         limits=Limits(waiting=6 if "full" in sys.argv else 16),
         auth=(("ada", "lovelace"), ("bob", "builder")) if "auth" in sys.argv else (),
+        models={"shipped model": None, "another": "elsewhere"} if "two" in sys.argv else None,
         load=load if "small" in sys.argv else None,
     )
     serve(options)

@@ -25,10 +25,10 @@ def paint(opened: Opened, board: str, *places: tuple[float, float]) -> None:
     box, mouse = canvas.bounding_box(), opened.page.mouse
     at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in places]
     mouse.move(box["x"] + 9, box["y"] + 9)
-    mouse.move(*at[0], steps=5)
+    mouse.move(*at[0], steps=2)
     mouse.down()
     for x, y in at[1:]:
-        mouse.move(x, y, steps=8)
+        mouse.move(x, y, steps=4)  # each is drawn before the next: few of them
     mouse.up()
     opened.page.wait_for_timeout(600)
 
