@@ -24,24 +24,27 @@ def free_port() -> int:
 
 
 class Served:
-    """A running server."""
+    """A running server; stopped, it must not have written a traceback."""
 
     def __init__(self, gallery: Path, port: int, *options: str) -> None:
         self.gallery, self.port, self.options = gallery, port, options
         self.url = f"http://127.0.0.1:{port}/"
         self.process: subprocess.Popen[bytes] | None = None
+        #: What the server says: a file, as a pipe that nobody reads would fill up and hold it.
+        self.log = Path(f"{gallery}.log")
 
     def start(self) -> Served:
         command = [sys.executable, str(HERE / "serving.py"), str(self.port), str(self.gallery)]
-        self.process = subprocess.Popen(
-            [*command, *self.options],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *self.options],
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         for _ in range(240):
             if self.process.poll() is not None:
-                raise RuntimeError(self.process.stderr.read().decode()[-2000:])
+                raise RuntimeError(self.log.read_text()[-2000:])
             try:
                 httpx.get(self.url + "openapi.json", timeout=1)
             except httpx.HTTPError:
@@ -58,7 +61,7 @@ class Served:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(5)
-            self.process.stderr.close()
+        assert "Traceback" not in (said := self.log.read_text()), said[-4000:]
 
     @contextlib.contextmanager
     def slow(self) -> Iterator[None]:

@@ -63,8 +63,8 @@ def address(real):
 
 
 @pytest.fixture
-def page(chromium, address):
-    with opened_page(chromium, address) as one:
+def page(shared_chromium, address):
+    with opened_page(shared_chromium, address) as one:
         one.wait_for_selector(".explorer", state="visible")
         yield one
 
@@ -379,9 +379,9 @@ def test_a_live_run_grows_step_by_step_and_keeps_the_word(page):
     expect(page.locator(".noise")).to_have_text("Whole run, mean of 4 steps")
 
 
-def test_a_phone_has_room_for_all_of_it(chromium, address):
+def test_a_phone_has_room_for_all_of_it(shared_chromium, address):
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
-    with opened_page(chromium, address, theme="dark", **phone) as page:
+    with opened_page(shared_chromium, address, theme="dark", **phone) as page:
         page.wait_for_selector(".explorer", state="visible")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         word(page, "apple").tap()
@@ -393,11 +393,11 @@ def test_a_phone_has_room_for_all_of_it(chromium, address):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_themes_and_reduced_motion(chromium, address):
+def test_themes_and_reduced_motion(shared_chromium, address):
     colour = "getComputedStyle(document.querySelector('.explorer .title')).color"
     seen = []
     for theme in ("light", "dark"):
-        with opened_page(chromium, address, theme=theme, reduced_motion="reduce") as page:
+        with opened_page(shared_chromium, address, theme=theme, reduced_motion="reduce") as page:
             page.wait_for_selector(".explorer", state="visible")
             seen.append(page.evaluate(colour))
             moving = "getComputedStyle(document.querySelector('.prompt button')).transitionDuration"
@@ -413,7 +413,7 @@ def hostile_trace():
     return dataclasses.replace(trace, prompts=(evil,), settings={"seed": HOSTILE})
 
 
-def test_a_hostile_prompt_is_text(chromium):
+def test_a_hostile_prompt_is_text(shared_chromium):
     from scribblediffusion.web.comparison import comparison, pack_comparison
     from scribblediffusion.web.explorer import explorer
     from scribblediffusion.web.payload import pack
@@ -424,7 +424,7 @@ def test_a_hostile_prompt_is_text(chromium):
         explorer(value=pack(evil, run=HOSTILE))
         comparison(value=pack_comparison(evil, plain))
 
-    with serving(build) as url, opened_page(chromium, url) as page:
+    with serving(build) as url, opened_page(shared_chromium, url) as page:
         page.wait_for_selector(".explorer", state="visible")
         page.wait_for_selector(".comparison", state="visible")
         page.locator(".prompt .word").first.hover()
@@ -435,7 +435,7 @@ def test_a_hostile_prompt_is_text(chromium):
         assert page.locator(".explorer img[src=x], .comparison img[src=x]").count() == 0
 
 
-def test_two_explorers_do_not_mix_and_an_empty_one_says_what_will_be_there(chromium, real):
+def test_two_explorers_do_not_mix_and_an_empty_one_says_what_will_be_there(shared_chromium, real):
     from scribblediffusion.web.explorer import explorer
     from scribblediffusion.web.payload import pack
 
@@ -444,7 +444,7 @@ def test_two_explorers_do_not_mix_and_an_empty_one_says_what_will_be_there(chrom
         explorer(value=pack(make_trace(steps=3)), elem_id="second")
         explorer(elem_id="empty")
 
-    with serving(build) as url, opened_page(chromium, url) as page:
+    with serving(build) as url, opened_page(shared_chromium, url) as page:
         page.wait_for_selector("#second .explorer", state="visible")
         page.locator("#second").get_by_role("button", name="kite", exact=True).click()
         page.mouse.move(2, 2)
@@ -467,9 +467,9 @@ def compared(real):
         yield url, value
 
 
-def test_two_runs_under_a_slider(chromium, compared):
+def test_two_runs_under_a_slider(shared_chromium, compared):
     url, value = compared
-    with opened_page(chromium, url) as page:
+    with opened_page(shared_chromium, url) as page:
         page.wait_for_selector(".comparison", state="visible")
         page.locator(".wipe").focus()
         page.keyboard.press("Home")

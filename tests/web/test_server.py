@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +220,20 @@ def test_logging_in_is_asked_for(tmp_path: Path) -> None:
             assert ada.post(served.url + "login", data=right).status_code == 200
             assert ada.get(served.url + "gradio_api/info").status_code == 200
             assert ada.get(run).status_code == 404
+
+
+def test_an_upload_that_is_broken_off_is_no_error(served: Served) -> None:
+    begun = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 9000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
+    ).format(served.port)
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(begun.encode() + b"x" * 1000)
+        time.sleep(0.5)
+    assert httpx.get(served.url).status_code == 200
+    time.sleep(0.5)
+    assert "Disconnect" not in served.log.read_text()
 
 
 def test_old_temporary_files_are_swept(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
+
 from scribblediffusion.web.allowance import Allowance
 from scribblediffusion.web.limits import Limits
 from scribblediffusion.web.visitors import COOKIE, PROGRAM, new_token, token_in
@@ -86,6 +88,8 @@ class Guard:
         body = _Body(receive, self._most(scope["path"]))
         try:
             await self._app(scope, body.receive, _sending(send, fresh, body))
+        except ClientDisconnect:  # gone before all was sent: nobody is there to be told
+            pass
         finally:
             if scope["path"].startswith(_FILES):
                 self._allowance.count(_address(scope), body.received)
