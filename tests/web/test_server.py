@@ -224,10 +224,11 @@ def test_logging_in_is_asked_for(tmp_path: Path) -> None:
 
 def test_an_upload_that_is_broken_off_is_no_error(served: Served) -> None:
     begun = (
-        "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 9000\r\n"
+        "POST /gradio_api/upload HTTP/1.1\r\nContent-Length: 9000\r\n"
+        f"Host: 127.0.0.1:{served.port}\r\n"
         "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
         '--b\r\nContent-Disposition: form-data; name="files"; filename="x.png"\r\n\r\n'
-    ).format(served.port)
+    )
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         connection.sendall(begun.encode() + b"x" * 1000)
         time.sleep(0.5)
