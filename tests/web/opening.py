@@ -57,7 +57,7 @@ class Opened:
 
     def _console(self, message) -> None:
         if message.type == "error":
-            self.wrong.append(f"console: {message.text}")
+            self.wrong.append(f"console: {message.text} {message.location.get('url', '')}")
 
     def _request(self, asked: str, url: str) -> None:
         if not asked.startswith((url, "data:", "blob:")):

@@ -8,10 +8,18 @@ const make = (name, text, attributes = {}) => {
   return node;
 };
 let next = null; // where the keyboard goes on once the cards are replaced
+// Runs that are on their way to the bin: an older list may come in between, and a picture that is
+// asked of a run that is gone is an error on the page.
+const removed = new Set();
 const deed = (label, run, event) => {
   const button = make("button", label, { type: "button", "aria-label": `${label}: ${run.prompt || "no words"}` });
   button.addEventListener("click", () => {
-    if (event === "remove") next = { after: event };
+    if (event === "remove") {
+      next = { after: event };
+      removed.add(run.id);
+      const thumbnail = button.closest("li").querySelector("img");
+      if (!thumbnail.complete) thumbnail.removeAttribute("src");
+    }
     trigger(event, { id: run.id });
   });
   return button;
@@ -21,7 +29,9 @@ function card(run) {
   const picture = deed("", run, "open");
   picture.className = "picture";
   picture.setAttribute("aria-label", `Open: ${run.prompt || "no words"}, ${run.facts}`);
-  picture.append(make("img", "", { src: `${base}/thumbnail.webp`, alt: "", loading: "lazy", width: 256, height: 256 }));
+  const thumbnail = make("img", "", { alt: "", loading: "lazy", width: 256, height: 256 });
+  if (!removed.has(run.id)) thumbnail.src = `${base}/thumbnail.webp`;
+  picture.append(thumbnail);
   const words = make("p", run.prompt || "no words"), facts = make("p", run.facts);
   words.className = "words"; words.title = run.prompt;
   facts.className = "facts";
@@ -55,6 +65,7 @@ find(".back").addEventListener("click", () => trigger("turn", { page: props.valu
 find(".on").addEventListener("click", () => trigger("turn", { page: props.value.page + 1, words: props.value.words }));
 find(".undo button").addEventListener("click", () => {
   next = { after: "restore", id: props.value.undo.id };
+  removed.delete(next.id);
   trigger("restore", { id: next.id });
 });
 function goOn() {
