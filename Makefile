@@ -1,6 +1,7 @@
 # make demo    a sketch and a prompt become a picture, with the attention that made it
 # make app     the studio in the browser (PORT=7860)
-# make test    the tests
+# make test    the tests, but for the long ones in the browser
+# make long    those
 # make check   style, types and the rules of the rooms
 # make bench   the benchmarks
 # make setup   only set up .venv, for development
@@ -8,13 +9,14 @@
 # Other options of pytest: make test ARGS="-k sketch"
 
 RUN := .venv/bin/python
+BROWSE := OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest tests/web
 ARGS ?=
 PORT ?= 7860
 export PYTHON
 # Threads that wait spin only shortly, and leave the cores to others (see cli/__init__.py).
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: demo app test check bench setup clean
+.PHONY: demo app test long check bench setup clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.ready
@@ -26,10 +28,13 @@ app: .venv/.ready-web
 test: .venv/.ready-dev
 ifeq ($(ARGS),)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (browser and slow)"
-	OMP_WAIT_POLICY=PASSIVE $(RUN) -m pytest tests/web -m "browser and slow" # alone: they need both cores
+	$(BROWSE) -m "browser and slow and not long" # alone: they need both cores
 else
 	$(RUN) -m pytest $(ARGS)
 endif
+
+long: .venv/.ready-dev
+	$(BROWSE) -m long
 
 check: .venv/.ready-dev
 	$(RUN) -m ruff check .

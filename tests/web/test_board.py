@@ -15,7 +15,7 @@ from running import SKETCHES, Served
 
 from scribblediffusion.gallery import Gallery
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 
 
 def paint(opened: Opened, board: str, *places: tuple[float, float]) -> None:

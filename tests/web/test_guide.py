@@ -14,7 +14,7 @@ import pytest
 from opening import PATIENCE, Opened, expect
 from running import Served, free_port
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"
 #: More where the pictures are for the guide.
 STEPS = 12 if os.environ.get("SCREENSHOTS") else 4

@@ -11,7 +11,7 @@ from running import Served, free_port
 
 from scribblediffusion.gallery import Gallery
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 
 
 def test_two_people_log_in_and_see_their_own(chromium, tmp_path: Path) -> None:
