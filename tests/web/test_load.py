@@ -14,7 +14,7 @@ from running import Served, free_port
 
 pytestmark = pytest.mark.slow
 #: Some rounds until libraries are loaded, caches full and the allocator has its share.
-CLIENTS, WARM, ROUNDS = 50, 3, 4
+CLIENTS, WARM, ROUNDS = 50, 4, 4
 #: Megabytes by which the floor may rise from the first half of the rounds to the second. The
 #: allocator's own peaks come and go by as much; what leaks stays, so it raises the lowest too.
 RISE = 40
