@@ -164,7 +164,8 @@ def test_each_prompt_may_have_a_mask_of_its_own(pipe):
 
 def test_a_mask_that_leaves_no_ink_leaves_the_text_alone(pipe):
     nowhere = Image.new("L", (256, 256), 0)
-    masked = draw(pipe, sketch=drawing(), sketch_mask=nowhere)
+    with pytest.warns(UserWarning, match="no ink was found where the mask lets"):
+        masked = draw(pipe, sketch=drawing(), sketch_mask=nowhere)
     assert np.array_equal(masked, draw(pipe, sketch=None))
 
 
@@ -232,7 +233,20 @@ def test_any_kind_of_sketch(pipe, tmp_path):
 
 def test_a_blank_sketch_is_no_sketch(pipe):
     blank = Image.new("L", (256, 256), 255)
-    assert np.array_equal(draw(pipe, sketch=blank), draw(pipe, sketch=None))
+    with pytest.warns(UserWarning, match="no ink was found in the sketch") as said:
+        output = pipe("a red apple", blank, num_inference_steps=1)
+    assert len(said) == 1
+    assert output.sketches[0].is_blank
+    assert output.sketches[0].cleaning.original_size == (256, 256)
+    assert np.array_equal(draw(pipe, sketch=output.sketches[0]), draw(pipe, sketch=None))
+
+
+def test_a_mask_without_a_sketch_is_refused(pipe):
+    for sketch in (None, [None]):
+        with pytest.raises(SettingError, match="no sketch to mask"):
+            pipe(["a cat"], sketch, sketch_mask=drawing())
+    with pytest.raises(SketchError, match=r"'nowhere.png' as a mask"):
+        pipe("a cat", drawing(), sketch_mask="nowhere.png")
 
 
 def test_settings_out_of_range(pipe):

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from scribblediffusion.errors import SettingError
-from scribblediffusion.settings import MAX_GUIDANCE, check_settings
+from scribblediffusion.errors import PromptError, SettingError
+from scribblediffusion.settings import MAX_GUIDANCE, check_prompts, check_settings
 
 
 @pytest.mark.parametrize("dial", [math.nan, math.inf, -1, 10**400, True, "3", None])
@@ -16,3 +16,10 @@ def test_a_dial_out_of_range_is_named(dial):
 @pytest.mark.parametrize("dial", [0, 1.5, MAX_GUIDANCE, np.float32(3), np.int64(2)])
 def test_any_real_number_in_range_is_a_dial(dial):
     check_settings(20, 1.0, dial)
+
+
+@pytest.mark.parametrize("prompt", ["caf\udce9", ["a cat", "caf\ud83d au lait"]])
+def test_half_a_character_is_named_with_its_place(prompt):
+    with pytest.raises(PromptError, match=r"character 4, '\\ud"):
+        check_prompts(prompt)
+    assert check_prompts("café \U0001f600") == ["café \U0001f600"]

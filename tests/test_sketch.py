@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -152,6 +153,17 @@ def test_thin_lines_of_a_huge_drawing_do_not_vanish(size, pen):
     row = top + (0.95 - (x - 0.05) * 0.75 / 0.9) * (bottom - top)
     darkest = ndimage.maximum_filter(sketch.ink, 3)
     assert darkest[row.astype(int), column.astype(int)].min() > 0.7
+
+
+@pytest.mark.parametrize("shape", [(1, 400_000), (400_000, 1), (3, 100_000)])
+def test_a_long_strip_takes_no_more_memory_than_its_pixels(shape):
+    strip = np.full(shape, 255, np.uint8)
+    strip[:, : shape[1] // 3 + 1] = 0
+    tracemalloc.start()
+    Sketch.from_image(strip)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20e6
 
 
 def test_thick_lines_keep_their_width():

@@ -259,14 +259,15 @@ def placed_box(size: tuple[int, int], side: int) -> Box:
 
 def _pooled(light: np.ndarray, factor: int, pick: np.ufunc) -> np.ndarray:
     """The least or greatest value of each factor × factor block, so that no line is lost."""
-    if factor == 1:
-        return light
-    height, width = (-(-s // factor) * factor for s in light.shape)
-    pad = ((0, height - light.shape[0]), (0, width - light.shape[1]))
-    light = np.pad(light, pad, mode="edge")
     for axis in (0, 1):
-        parts = [light[i::factor] if axis == 0 else light[:, i::factor] for i in range(factor)]
-        light = pick.reduce(parts) if factor < 3 else _fold(pick, parts)
+        by = min(factor, light.shape[axis])  # a long strip is not padded to a block's height
+        if by == 1:
+            continue
+        over = [(0, 0), (0, 0)]
+        over[axis] = (0, -light.shape[axis] % by)
+        light = np.pad(light, over, mode="edge")
+        parts = [light[i::by] if axis == 0 else light[:, i::by] for i in range(by)]
+        light = pick.reduce(parts) if by < 3 else _fold(pick, parts)
     return light
 
 

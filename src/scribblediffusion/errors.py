@@ -7,6 +7,7 @@
     │   └── SettingError                 a number or option out of its range
     ├── WeightsError                     a model file that does not fit, or is damaged
     ├── SamplingError                    the denoiser gave a value that is not finite
+    ├── TrainingError                    a step of training gave a value that is not finite
     ├── AttentionError                   attention could not be captured or read
     │   ├── UnknownFamilyError           a denoiser whose attention we cannot read
     │   ├── CaptureError                 attaching, nesting, or nothing was captured
@@ -48,6 +49,10 @@ class WeightsError(ScribbleError):
 
 class SamplingError(ScribbleError):
     """The denoiser gave a value that is not finite; there is no picture."""
+
+
+class TrainingError(ScribbleError):
+    """A step of training gave a value that is not finite; the weights before it are kept."""
 
 
 class AttentionError(ScribbleError):

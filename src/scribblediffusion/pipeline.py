@@ -26,6 +26,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import snapshot_download
 from PIL import Image
 from torch import Tensor
 
@@ -62,7 +63,7 @@ class Condition:
     Attributes:
         prompts: B prompts; empty means no text.
         readings: each prompt as the tokenizer read it.
-        sketches: B cleaned sketches, None where there is none.
+        sketches: B cleaned sketches, None where there is none, or no ink.
         ids: `[B, 77]` token ids.
         text: `[B, 77]` bool, False for padding.
         regions: `[B, 77]` bool, False for sketch regions that have no say.
@@ -129,7 +130,7 @@ class ScribbleOutput(BaseOutput):
 
     Attributes:
         images: B pictures, as `output_type` says.
-        sketches: B cleaned sketches as the model saw them, None where there was none.
+        sketches: B cleaned sketches, None where there was none; one without ink was not heard.
     """
 
     images: Any
@@ -210,11 +211,13 @@ class ScribblePipeline(DiffusionPipeline):
         Args:
             source: None for the weights that come with the package, a folder, or a hub id.
             device: where to; None picks CUDA, then MPS, then the CPU.
-            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`.
+            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`; there is no `variant`,
+                and pickles are never loaded.
 
         Raises:
             WeightsError: a file is missing, damaged, altered, a pickle, or does not fit.
         """
+        _refuse_unchecked(kwargs)
         folder = cls._folder(source, kwargs)
         weights.verify(folder)
         dtype = kwargs.pop("torch_dtype", torch.float32)  # its name before diffusers 0.42
@@ -233,14 +236,15 @@ class ScribblePipeline(DiffusionPipeline):
 
     @classmethod
     def _folder(cls, source: str | Path | None, kwargs: dict[str, Any]) -> Path:
+        names = ("cache_dir", "revision", "token", "local_files_only", "force_download", "proxies")
+        options = {name: kwargs.pop(name) for name in names if name in kwargs}
         if source is None:
             return weights.shipped()
         if Path(source).exists() or Path(source).is_absolute():
             return Path(source)
-        names = ("cache_dir", "revision", "token", "local_files_only", "force_download", "proxies")
-        options = {name: kwargs.pop(name) for name in names if name in kwargs}
         try:
-            return Path(cls.download(str(source), use_safetensors=True, **options))
+            # `cls.download` refuses parts of another library, and leaves the checksums out
+            return Path(snapshot_download(str(source), **weights.WANTED, **options))
         except (OSError, ValueError) as error:
             raise WeightsError(
                 f"{str(source)!r} is neither a folder here nor a model that a hub gave us "
@@ -253,16 +257,24 @@ class ScribblePipeline(DiffusionPipeline):
     def clean(
         prompt: str | Sequence[str], sketch: SketchLike, sketch_mask: SketchLike = None
     ) -> list[Sketch | None]:
-        """One cleaned sketch for each prompt; None where there is none, or nothing is drawn.
+        """One cleaned sketch for each prompt, None where there is none.
+
+        Warns where a sketch shows no ink, or a mask leaves none: the words alone count then.
 
         Raises:
             SketchError: an image that cannot be read as a sketch.
             PromptError: another number of sketches or masks than of prompts.
+            SettingError: a mask without a sketch.
         """
         count = len(listed(prompt))
         sketches = one_each(sketch, count, "sketches")
         masks = one_each(sketch_mask, count, "masks")
-        return [_clean(*pair) for pair in zip(sketches, masks, strict=True)]
+        if all(s is None for s in sketches) and any(m is not None for m in masks):
+            raise SettingError("sketch_mask: there is no sketch to mask; give one, or no mask")
+        pairs = list(zip(sketches, masks, strict=True))
+        cleaned = [None if s is None else Sketch.from_image(s, mask=m) for s, m in pairs]
+        _warn_blank(pairs, cleaned)
+        return cleaned
 
     def condition(
         self,
@@ -283,11 +295,12 @@ class ScribblePipeline(DiffusionPipeline):
         Raises:
             PromptError: too long, not text, or too many.
             SketchError: an image that cannot be read as a sketch.
+            SettingError: a mask without a sketch.
         """
         prompts = check_prompts(prompt, count)
         cleaned = self.clean(prompts, sketch, sketch_mask)
         prompts = [p for p in prompts for _ in range(count)]
-        cleaned = [c for c in cleaned for _ in range(count)]
+        cleaned = [_with_ink(c) for c in cleaned for _ in range(count)]
         ids, text = tokenize(self.tokenizer, prompts)
         readings = self._readings(ids, prompts)
         _warn_cut(readings)
@@ -580,6 +593,18 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
+def _refuse_unchecked(kwargs: dict[str, Any]) -> None:
+    """Takes out what diffusers is told anyway; refuses what would load files never looked at."""
+    if kwargs.pop("use_safetensors", None) is False:
+        raise WeightsError("use_safetensors=False: pickles are never loaded; leave it out")
+    for name in ("variant", "use_flashpack"):
+        if found := kwargs.pop(name, None):
+            raise WeightsError(
+                f"{name}={found!r}: the weights are read from {weights.FILE} alone; leave it out, "
+                "and choose the precision with dtype="
+            )
+
+
 def _pixels(pictures: Tensor) -> np.ndarray:
     """Pictures `[B, 3, H, W]` in −1…1 to `[B, H, W, 3]` uint8."""
     pictures = pictures.float()
@@ -592,12 +617,19 @@ def _pixels(pictures: Tensor) -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _clean(sketch: SketchLike, mask: SketchLike) -> Sketch | None:
+def _warn_blank(pairs: Sequence[tuple[Any, Any]], cleaned: Sequence[Sketch | None]) -> None:
+    """Who gives a `Sketch` without a mask knows whether it is blank."""
+    for (given, mask), one in zip(pairs, cleaned, strict=True):
+        if one is None or not one.is_blank or (isinstance(given, Sketch) and mask is None):
+            continue
+        where = "in the sketch" if mask is None else "where the mask lets the sketch have a say"
+        text = f"no ink was found {where}, so the words alone count ({one.cleaning})"
+        warnings.warn(text, stacklevel=4)
+
+
+def _with_ink(sketch: Sketch | None) -> Sketch | None:
     """A blank drawing is no drawing: the model then listens to the text alone."""
-    if sketch is None:
-        return None
-    cleaned = Sketch.from_image(sketch, mask=mask)
-    return None if cleaned.is_blank else cleaned
+    return None if sketch is None or sketch.is_blank else sketch
 
 
 def _warn_cut(readings: Sequence[Reading]) -> None:

@@ -23,93 +23,81 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, A
 _DAMAGE = (*_DAMAGE, struct.error)
 
 
-def read(source: object) -> Image.Image:
+def read(source: object, what: str = "sketch") -> Image.Image:
     """Any image as an upright PIL image with at most `MAX_PIXELS` pixels, decoded.
 
     Args:
         source: a path, a PIL image, or an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or
             `[H, W, 4]` of uint8 (0–255), uint16 (0–65535), bool or floats in 0…1.
+        what: what it is to be, for the errors.
 
     Raises:
         SketchError: not an image, too large, empty, of a wrong shape, or not finite.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, f"cannot read the array given as a {what}")
     if isinstance(source, Image.Image):
-        return _decoded(source, "the image given")
+        return _decoded(source, f"cannot read the image given as a {what}")
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(os.fspath(source))
-    raise SketchError(
-        f"a sketch was asked for from a {type(source).__name__}; "
-        "give a path, a PIL image, a numpy array or a Sketch"
-    )
+        name = os.fsdecode(os.fspath(source))
+        return _from_path(name, f"cannot read {name!r} as a {what}")
+    kinds = "a path, a PIL image, a numpy array" + (" or a Sketch" if what == "sketch" else "")
+    raise SketchError(f"a {what} was asked for from a {type(source).__name__}; give {kinds}")
 
 
-def _from_path(path: str | bytes) -> Image.Image:
-    name = os.fsdecode(path)
+def _from_path(name: str, failed: str) -> Image.Image:
+    """The image of a file; `failed` begins every error."""
     if "\0" in name:
-        raise SketchError(f"cannot read {name!r} as a sketch: a path cannot hold a NUL character")
+        raise SketchError(f"{failed}: a path cannot hold a NUL character")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(name) as image:
-                return _decoded(image, name)
+                return _decoded(image, failed)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
-        raise _too_large(name, int(found[1]) if found else None) from None
+        raise _too_large(failed, int(found[1]) if found else None) from None
     except SketchError:
         raise
     except FileNotFoundError:
-        raise SketchError(
-            f"cannot read {name!r} as a sketch: there is no such file; check the path"
-        ) from None
+        raise SketchError(f"{failed}: there is no such file; check the path") from None
     except IsADirectoryError:
-        raise SketchError(
-            f"cannot read {name!r} as a sketch: it is a folder; name an image file in it"
-        ) from None
+        raise SketchError(f"{failed}: it is a folder; name an image file in it") from None
     except Image.UnidentifiedImageError:
-        empty = os.path.getsize(name) == 0
-        raise SketchError(
-            f"cannot read {name!r} as a sketch: {'the file is empty' if empty else 'not an image'}"
-            "; give a PNG, JPEG, WebP, GIF, BMP or TIFF"
-        ) from None
+        why = "not an image" if os.path.getsize(name) else "the file is empty"
+        raise SketchError(f"{failed}: {why}; give a PNG, JPEG, WebP, GIF, BMP or TIFF") from None
     except _DAMAGE as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(failed, error) from error
 
 
-def _too_large(name: str, pixels: int | None) -> SketchError:
+def _too_large(failed: str, pixels: int | None) -> SketchError:
     found = f"{pixels / 1e6:.0f} megapixels" if pixels else "even more"
     most = MAX_PIXELS // 1_000_000
     return SketchError(
-        f"cannot read {name!r} as a sketch: at most {most} megapixels are read, it has {found}; "
-        "make it smaller first"
+        f"{failed}: at most {most} megapixels are read, it has {found}; make it smaller first"
     )
 
 
-def _unreadable(name: str, error: Exception) -> SketchError:
+def _unreadable(failed: str, error: Exception) -> SketchError:
     why = (str(error) or type(error).__name__).splitlines()[0]
-    return SketchError(
-        f"cannot read {name!r} as a sketch: {why}; save it again as a PNG and try that"
-    )
+    return SketchError(f"{failed}: {why}; save it again as a PNG and try that")
 
 
-def _decoded(image: Image.Image, name: str) -> Image.Image:
+def _decoded(image: Image.Image, failed: str) -> Image.Image:
     """The image upright and loaded; its size is looked at before any pixel is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _too_large(name, width * height)
+        raise _too_large(failed, width * height)
     if not width or not height:
-        raise SketchError(
-            f"cannot read {name!r} as a sketch: it is {width}×{height} pixels, which is empty"
-        )
+        raise SketchError(f"{failed}: it is {width}×{height} pixels, which is empty")
     try:
         image.load()
         return ImageOps.exif_transpose(image)
     except _DAMAGE as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(failed, error) from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray, failed: str) -> Image.Image:
     planes = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or planes not in (1, 3, 4) or array.size == 0:
         raise SketchError(
@@ -117,7 +105,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
             "[H, W, 4] with at least one pixel (channels last)"
         )
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise _too_large("the array given", array.shape[0] * array.shape[1])
+        raise _too_large(failed, array.shape[0] * array.shape[1])
     pixels = _eight_bits(array)
     return Image.fromarray(
         np.ascontiguousarray(pixels[..., 0] if pixels.ndim == 3 and planes == 1 else pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def check_prompts(prompt: str | Sequence[str], count: int = 1) -> list[str]:
         count: pictures for each.
 
     Raises:
-        PromptError: not text, too long, none, or too many.
+        PromptError: not text, no whole characters, too long, none, or too many.
         SettingError: `count` is no whole number from 1.
     """
     prompts = listed(prompt)
@@ -66,6 +67,11 @@ def check_prompts(prompt: str | Sequence[str], count: int = 1) -> list[str]:
             raise PromptError(
                 f"the prompt has {len(one)} characters; at most {MAX_PROMPT} are read, and the "
                 "model listens to the first 75 tokens: shorten it"
+            )
+        if half := re.search(r"[\ud800-\udfff]", one):
+            raise PromptError(
+                f"the prompt's character {half.start() + 1}, {half[0]!r}, is half of a character, "
+                "or a byte that is no UTF-8: write it again"
             )
     if not _whole(count) or count < 1:
         raise SettingError(f"num_images_per_prompt {count!r}: a whole number from 1")
@@ -116,5 +122,5 @@ def check_generator(generator: Any, count: int) -> None:
         if not isinstance(one, torch.Generator) and (several or one is not None):
             raise SettingError(
                 f"generator {one!r}: a torch.Generator or a list of them, as "
-                "scribblediffusion.pipeline.seeded(seed) gives"
+                "scribblediffusion.settings.seeded(seed) gives"
             )

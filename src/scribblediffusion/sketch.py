@@ -197,7 +197,7 @@ class Sketch:
         Raises:
             SketchError: not an image, or of other proportions.
         """
-        inside = self._inside(read(mask))
+        inside = self._inside(read(mask, "mask"))
         inside = inside if self.mask is None else inside & self.mask
         return Sketch(np.where(inside, self.ink, 0), self.cleaning, inside)
 

@@ -116,13 +116,31 @@ def test_a_place_that_sees_no_key_has_zeros_and_no_nan(kind: str, places: int) -
     assert torch.allclose(mixed, real, atol=1e-5)
 
 
+def test_what_one_mask_leaves_is_not_what_the_next_one_does() -> None:
+    """Kept columns remember the last mask: not its memory, not its kind, and only the last."""
+    q, k, _ = tensors(1, 2, 9, 7, 4)
+    kept = folding.Kept(torch.tensor([5, 0, 3]))
+    mask = torch.zeros(1, 1, 1, 7)
+
+    def expected(hidden: list[int]) -> torch.Tensor:
+        products = q @ k.transpose(-1, -2) / 2
+        products[..., hidden] = -torch.inf
+        return torch.softmax(products, -1).mean(1, keepdim=True).transpose(-1, -2)[:, :, [5, 0, 3]]
+
+    for hidden in ([1, 5], [1, 5], [0, 2], [], [3]):
+        mask.zero_()[..., hidden] = -10000.0
+        for same in (mask, mask == 0):
+            record, _ = folding.fold(q, k, 0.5, same, kept, every_head=False)
+            assert torch.allclose(record, expected(hidden), atol=1e-6, rtol=0)
+
+
 def test_a_bias_of_bfloat16_leaves_keys_out() -> None:
     """Its −10000 is −9984: too far below 0 all the same."""
     bias = torch.where(torch.arange(7) < 3, 0.0, -10000.0).to(torch.bfloat16)
     assert bias.min() == -9984
-    seen = folding._seen(folding.as_mask(bias[None], 1, 2))
-    assert seen is not None
-    assert seen.tolist() == [0, 1, 2]
+    left = folding.Kept(slice(0, 7)).under(folding.as_mask(bias[None], 1, 2))
+    assert left is not None
+    assert left.seen.tolist() == [0, 1, 2]
     assert shipped.NO_WEIGHT == folding.NO_WEIGHT
 
 

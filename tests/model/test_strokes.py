@@ -1,4 +1,5 @@
 import torch
+from torch.nn import functional as F
 
 from scribblediffusion.model.strokes import SketchEncoder
 from scribblediffusion.sketch import REGIONS
@@ -30,3 +31,31 @@ def test_one_token_for_each_region_in_any_batch():
         together, alone = model(ink), torch.cat([model(one[None]) for one in ink])
     assert together.shape == (3, 77, 32)
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+class OnMac(torch.Tensor):
+    """A tensor that says it lies on a Mac's graphics chip."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_chip_that_pools_only_what_divides_gives_the_same_tokens(monkeypatch):
+    pool = F.adaptive_avg_pool2d
+
+    def picky(x, side):
+        assert not isinstance(x, OnMac) or x.shape[-1] % side == x.shape[-2] % side == 0
+        return pool(x, side)
+
+    model = encoder()
+    ink = (torch.rand(2, 1, 256, 256) > 0.9).float()
+    with torch.no_grad():
+        tokens = model(ink)
+        monkeypatch.setattr(F, "adaptive_avg_pool2d", picky)
+        on_mac = model(ink.as_subclass(OnMac))
+    assert isinstance(on_mac, OnMac)
+    assert torch.equal(on_mac.cpu(), tokens)

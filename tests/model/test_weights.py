@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from scribbles import small_pipeline
 
@@ -112,6 +113,31 @@ def test_a_pickle_is_never_opened(unlisted):
     refused(unlisted, "diffusion_pytorch_model.bin", "pickle")
 
 
+@pytest.mark.parametrize("component", ["unet", "prompt_encoder"])
+@pytest.mark.parametrize(
+    "name",
+    ["diffusion_pytorch_model.bin", "shard.pt", f"{FILE}.index.json", f"{FILE}.index.fp16.json"],
+)
+def test_nothing_beside_the_checked_file_may_be_loaded_in_its_place(folder, component, name):
+    """diffusers prefers an index to the one file, and opens the shards it names with torch.load."""
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": "shard.data"}}
+    (folder / component / name).write_text(json.dumps(index))
+    refused(folder, str(folder / component / name))
+
+
+@pytest.mark.parametrize("options", [{"variant": "fp16"}, {"use_flashpack": True}])
+def test_options_that_load_other_files_are_refused_by_name(folder, options):
+    with pytest.raises(WeightsError, match=next(iter(options))):
+        ScribblePipeline.from_pretrained(folder, **options)
+    with pytest.raises(WeightsError, match="pickles are never loaded"):
+        ScribblePipeline.from_pretrained(folder, use_safetensors=False)
+
+
+def test_options_that_only_say_what_is_so_are_taken(folder):
+    options = {"local_files_only": True, "use_safetensors": True, "variant": None}
+    assert ScribblePipeline.from_pretrained(folder, device="cpu", **options) is not None
+
+
 def test_a_pickle_under_the_right_name(unlisted):
     (unlisted / "unet" / FILE).write_bytes(pickle.dumps({"conv_in.weight": [1.0]}))
     refused(unlisted, FILE)
@@ -132,6 +158,22 @@ def test_a_configuration_of_another_model(unlisted):
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"block_out_channels": [32, 64, 96]}))
     refused(unlisted, "unet")
+
+
+@pytest.mark.parametrize(
+    ("component", "changes"),
+    [
+        ("prompt_encoder", {"heads": 0}),
+        ("prompt_encoder", {"heads": 7}),
+        ("unet", {"attention_head_dim": 0}),
+        ("unet", {"block_out_channels": [], "down_block_types": [], "up_block_types": [],
+                  "only_cross_attention": False}),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_no_model(unlisted, component, changes):
+    path = unlisted / component / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    refused(unlisted, str(path), "no model fits it")
 
 
 def edit_index(folder, **entries):
@@ -179,3 +221,45 @@ def test_what_is_saved_is_noted_and_an_altered_copy_refused(folder):
     data[-7] ^= 1
     (folder / "unet" / FILE).write_bytes(data)
     refused(folder, FILE, "altered")
+
+
+@pytest.fixture
+def hub(folder, monkeypatch, tmp_path):
+    """A hub that has the folder as its only model; gives the folder to be changed."""
+
+    def fetch(name, *, allow_patterns, ignore_patterns):
+        assert name == "me/small"
+        wanted = {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
+        files = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        for file in filter_repo_objects(files, **wanted):
+            target = tmp_path / "fetched" / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, target)
+        return str(tmp_path / "fetched")
+
+    monkeypatch.setattr("scribblediffusion.pipeline.snapshot_download", fetch)
+    return folder
+
+
+def test_a_model_of_a_hub_is_held_against_its_checksums(hub):
+    (hub / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"is not fetched")
+    assert ScribblePipeline.from_pretrained("me/small", device="cpu") is not None
+    edit(hub, lambda t: t["conv_in.weight"].mul_(2))
+    with pytest.raises(WeightsError, match="altered"):
+        ScribblePipeline.from_pretrained("me/small", device="cpu")
+
+
+def test_a_model_of_a_hub_may_have_no_checksums(hub):
+    (hub / "checksums.json").unlink()
+    assert ScribblePipeline.from_pretrained("me/small", device="cpu") is not None
+
+
+def test_a_model_that_was_fetched_once_needs_no_hub(saved, tmp_path):
+    kept = tmp_path / "models--me--small"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(saved, kept / "snapshots" / ("0" * 40))
+    options = {"cache_dir": tmp_path, "local_files_only": True}
+    assert ScribblePipeline.from_pretrained("me/small", device="cpu", **options) is not None
+    with pytest.raises(WeightsError, match="neither a folder here nor a model"):
+        ScribblePipeline.from_pretrained("me/other", **options)

@@ -40,20 +40,56 @@ class Kept:
 
     single: Positions
     summed: Sequence[Positions] = field(default_factory=tuple)
+    # The last mask and what it leaves: a run has one mask for many calls.
+    _last: list[tuple[Tensor, Left | None]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
-    def among(self, seen: Tensor, keys: int) -> tuple[Kept, Positions]:
-        """The same, where the softmax runs over the keys `seen` alone, and the columns of its
-        single keys; `keys` is how many there are in all.
+    def under(self, mask: Tensor | None) -> Left | None:
+        """What is left under a mask that hides whole keys, or None where all of them are seen.
+
+        None as well where a mask differs between heads or places, and off the CPU, where asking
+        would make the accelerator wait.
         """
-        device = seen.device
+        if mask is None or mask.device.type != "cpu" or mask.shape[1] != 1 or mask.shape[2] != 1:
+            return None
+        for known, left in self._last:
+            if known.dtype == mask.dtype and torch.equal(known, mask):
+                return left
+        seen = _seen(mask[:, 0, 0])
+        left = None if seen is None else self._among(seen, mask)
+        self._last[:] = [(mask.clone(), left)]
+        return left
+
+    def _among(self, seen: Tensor, mask: Tensor) -> Left:
+        device, keys = seen.device, mask.shape[-1]
         place = torch.full((keys,), -1, dtype=torch.int64, device=device)
         place[seen] = torch.arange(len(seen), dtype=torch.int64, device=device)
         single = place[self.single]
-        left = [[at for at in place[one].tolist() if at >= 0] for one in self.summed]
         there = single >= 0
+        groups = [[at for at in place[one].tolist() if at >= 0] for one in self.summed]
+        kept = Kept(
+            positions(single[there].tolist(), device), [positions(x, device) for x in groups]
+        )
         columns = positions(there.nonzero()[:, 0].tolist(), device)
-        kept = Kept(positions(single[there].tolist(), device), [positions(x, device) for x in left])
-        return kept, columns
+        return Left(seen, kept, columns, _telling(mask[..., seen]))
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a mask that hides whole keys leaves of a softmax.
+
+    Attributes:
+        seen: Numbers of the keys that have weight in some row.
+        kept: Which of them are kept, as positions among them.
+        columns: The record's columns of its single keys.
+        mask: What the mask still hides of them in single rows, or None.
+    """
+
+    seen: Tensor
+    kept: Kept
+    columns: Positions
+    mask: Tensor | None
 
 
 def positions(numbers: Sequence[int], device: torch.device) -> Positions:
@@ -124,10 +160,9 @@ def fold(
     k = k.float() * scale
     v = None if v is None else v.float()
     single, columns = slice(0, _count(kept.single)), _count(kept.single) + len(kept.summed)
-    if mask is not None and (seen := _seen(mask)) is not None:
-        kept, single = kept.among(seen, k.shape[2])
-        k, mask = k[:, :, seen], _left(mask[..., seen])
-        v = None if v is None else v[:, :, seen]
+    if (left := kept.under(mask)) is not None:
+        kept, single, mask = left.kept, left.columns, left.mask
+        k, v = k[:, :, left.seen], None if v is None else v[:, :, left.seen]
     kind = {"dtype": torch.float32, "device": q.device}
     record = torch.zeros((batch, heads if every_head else 1, columns, places), **kind)
     mixed = None if v is None else torch.empty((*q.shape[:3], v.shape[3]), **kind)
@@ -150,22 +185,15 @@ def fold(
     return record, mixed
 
 
-def _seen(mask: Tensor) -> Tensor | None:
-    """Positions of the keys that a mask leaves weight in some row, or None where that is all.
-
-    None as well where a mask differs between heads or places, and off the CPU, where asking would
-    make the accelerator wait.
-    """
-    if mask.device.type != "cpu" or mask.shape[1] != 1 or mask.shape[2] != 1:
-        return None
-    rows = mask[:, 0, 0]
-    if mask.dtype != torch.bool:
+def _seen(rows: Tensor) -> Tensor | None:
+    """Which keys a mask ``[B, K]`` leaves weight in some row, or None where that is all."""
+    if rows.dtype != torch.bool:
         rows = rows > rows.amax(-1, keepdim=True) - NO_WEIGHT
     seen = rows.any(0)
     return None if bool(seen.all() | ~rows.any(-1).all()) else seen.nonzero()[:, 0]
 
 
-def _left(mask: Tensor) -> Tensor | None:
+def _telling(mask: Tensor) -> Tensor | None:
     """A mask, or None where it changes nothing."""
     same = mask.all() if mask.dtype == torch.bool else ~mask.any()
     return None if bool(same) else mask

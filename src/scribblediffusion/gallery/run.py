@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,8 @@ from scribblediffusion.sketch import Sketch
 
 if TYPE_CHECKING:
     from scribblediffusion.attention.trace import AttentionTrace
+
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 RECORD = "run.json"
 IMAGE = "image.png"
@@ -129,6 +131,25 @@ class Run:
             GalleryError: missing or damaged.
         """
         return read_record(self.folder)
+
+    def part(self, name: str, kind: type[Kind]) -> Kind:
+        """A part of the record; empty where it is not what we write: a run may be anybody's.
+
+        Raises:
+            GalleryError: the record is missing or damaged.
+        """
+        part = self.record.get(name)
+        return part if isinstance(part, kind) else kind()
+
+    @property
+    def stopped_after(self) -> int | None:
+        """After how many steps it was stopped; None for a run that went to its end.
+
+        Raises:
+            GalleryError: the record is missing or damaged.
+        """
+        steps = [s.get("index", 0) for s in self.part("steps", list) if isinstance(s, dict)]
+        return max(steps) + 1 if steps and not self.record.get("complete", True) else None
 
     @property
     def misnamed(self) -> str | None:

@@ -36,6 +36,13 @@ class _Reader(nn.Module):
         return self.out(x.flatten(1))
 
 
+def _scaled(patch: Tensor, side: int) -> Tensor:
+    """A patch `[B, 1, h, w]` averaged to `[B, 1, side, side]`."""
+    if patch.device.type == "mps":  # which refuses sizes that do not divide, as 85 to 32
+        return F.adaptive_avg_pool2d(patch.cpu(), side).to(patch)
+    return F.adaptive_avg_pool2d(patch, side)
+
+
 class SketchEncoder(AlignedModel, ConfigMixin):
     """Ink `[B, 1, 256, 256]` in 0…1 (1 is ink) to tokens `[B, 77, width]`.
 
@@ -61,7 +68,7 @@ class SketchEncoder(AlignedModel, ConfigMixin):
         side = PATCH[LEVELS.index(level)]
         boxes = [r.box(ink.shape[-1]) for r in REGIONS if r.level == level]
         cut = [ink[..., top:bottom, left:right] for left, top, right, bottom in boxes]
-        scaled = [F.adaptive_avg_pool2d(patch, side) for patch in cut]
+        scaled = [_scaled(patch, side) for patch in cut]
         return torch.stack(scaled, 1).flatten(0, 1)
 
     def forward(self, ink: Tensor) -> Tensor:

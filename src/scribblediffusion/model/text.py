@@ -58,6 +58,8 @@ class PromptEncoder(AlignedModel, ConfigMixin):
         heads: int = 8,
     ) -> None:
         super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"{width} numbers a token cannot be shared by {heads} heads")
         self.register_buffer("table", torch.zeros(vocabulary, table_width, dtype=torch.int8))
         self.register_buffer("table_scale", torch.ones(vocabulary, 1))
         self.project = nn.Linear(table_width, width)

@@ -1,10 +1,10 @@
 """Weights: where the shipped ones are, and refusing those that do not fit.
 
 A folder of weights is checked before anything is built from it: its index names our components
-and no other class, every file of every component is safetensors, whole, unaltered (where
-`checksums.json` says what it was), finite, and has exactly the tensors that the component's
-configuration calls for, and the tokenizer has the words that the table was made for. Pickles are
-never opened.
+and no other class, every component has one safetensors file and no other that could be loaded in
+its place, whole, unaltered (where `checksums.json` says what it was), finite, with exactly the
+tensors that the component's configuration calls for, and the tokenizer has the words that the
+table was made for. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ INDEX = "model_index.json"
 FILE = "diffusion_pytorch_model.safetensors"
 CHECKSUMS = "checksums.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+#: What is fetched of a model on a hub, as `huggingface_hub.snapshot_download` takes it.
+WANTED: dict[str, Any] = {
+    "allow_patterns": [INDEX, CHECKSUMS, *(f"{part}/*" for part in (*COMPONENTS, *PARTS))],
+    "ignore_patterns": sorted(f"*{ending}" for ending in _PICKLES),
+}
+#: What a configuration that fits no model makes a constructor raise.
+_MISFITS = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, LookupError)
 
 
 def shipped() -> Path:
@@ -135,23 +142,35 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _verify_component(folder: Path, component: Any) -> None:
+    _refuse_others(folder)
     path = folder / FILE
     if not path.is_file():
-        pickles = [p.name for p in folder.glob("*") if p.suffix in _PICKLES]
-        if pickles:
-            raise WeightsError(
-                f"{folder / pickles[0]}: a pickle can run code when it is opened, so it never is; "
-                f"save the weights as safetensors ({FILE})"
-            )
         raise WeightsError(f"{path}: missing")
     config = {k: v for k, v in _json(folder / "config.json").items() if not k.startswith("_")}
     with torch.device("meta"):
         try:
             model = component(**config)
-        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise WeightsError(f"{folder / 'config.json'}: no model fits it ({error})") from error
+        except _MISFITS as error:
+            raise WeightsError(
+                f"{folder / 'config.json'}: no model fits it ({type(error).__name__}: {error})"
+            ) from error
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     _verify_tensors(path, expected)
+
+
+def _refuse_others(folder: Path) -> None:
+    """No pickle, and no index of shards: diffusers prefers that to the file that we checked."""
+    for path in sorted(folder.glob("*")):
+        if path.suffix in _PICKLES:
+            raise WeightsError(
+                f"{path}: a pickle can run code when it is opened, so it never is; "
+                f"save the weights as safetensors ({FILE}), and leave no pickle beside them"
+            )
+        if ".index" in path.name and path.suffix == ".json":
+            raise WeightsError(
+                f"{path}: an index of weights in several files is not read; "
+                f"save them as one ({FILE}), and leave no index beside it"
+            )
 
 
 def _verify_tensors(path: Path, expected: dict[str, tuple[int, ...]]) -> None:
