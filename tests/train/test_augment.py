@@ -14,7 +14,7 @@ def circle():
 
 
 def only(monkeypatch, name):
-    for each in ("GAPS", "MISSING", "SHIFTED", "SOFT"):
+    for each in ("PENS", "GAPS", "MISSING", "SHIFTED", "SOFT"):
         monkeypatch.setattr(augment, each, float(each == name))
 
 
@@ -29,6 +29,20 @@ def test_the_same_state_draws_the_same(circle):
 def test_nothing_happens_when_nothing_is_chosen(circle, monkeypatch):
     only(monkeypatch, None)
     assert np.array_equal(freehand(circle, np.random.default_rng(0)), circle)
+
+
+def test_other_pens_draw_the_same_line(circle, monkeypatch):
+    only(monkeypatch, "PENS")
+    widths = set()
+    for seed in range(40):
+        drawn = freehand(circle, np.random.default_rng(seed))
+        widths.add(int(drawn[128, 128:].sum()))
+        assert ndimage.label(drawn, np.ones((3, 3)))[1] == 1
+        assert ndimage.label(drawn == 0)[1] == 2  # closed: an inside and an outside
+        reach = ndimage.binary_dilation(circle, np.ones((3, 3)), iterations=2)
+        assert not drawn[~reach].any()
+    assert len(widths) == 3
+    assert circle[128, 128:].sum() not in widths
 
 
 @pytest.mark.parametrize("name", ["GAPS", "MISSING"])

@@ -6,6 +6,7 @@ from scribblediffusion.train.objects import (
     FAMILIES,
     dominant_family,
     family_of,
+    natural_family,
     paintable,
     rgb,
     sprite,
@@ -31,6 +32,7 @@ def test_what_each_split_may_show(split):
         named = [p for p in one.objects if p.named]
         if split == "pairs":
             assert all(p.named and p.thing.pair_held_out(p.named) for p in one.objects)
+            assert all(p.named != natural_family(p.thing.code) for p in one.objects)
         elif split != "objects":
             assert not any(p.thing.pair_held_out(p.named) for p in named)
 

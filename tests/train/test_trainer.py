@@ -2,16 +2,20 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from scribblediffusion.errors import SettingError, TrainingError
 from scribblediffusion.model.weights import shipped
+from scribblediffusion.train import checkpoint, trainer
 from scribblediffusion.train.batches import chosen, collate, rows_of
 from scribblediffusion.train.checkpoint import CHECKPOINT
-from scribblediffusion.train.denoiser import DECIDED, Recipe, noise_levels
+from scribblediffusion.train.denoiser import DECIDED, Losses, Recipe, noise_levels
 from scribblediffusion.train.grounding import grounding_loss
 from scribblediffusion.train.latents import Shard, object_masks, spans
 from scribblediffusion.train.naming import said
@@ -159,6 +163,85 @@ def test_a_broken_save_leaves_the_old_checkpoint(shard, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_step_that_is_not_finite_changes_nothing(shard):
+    run = begun(shard)
+    run.run_step()
+    kept = {k: v.clone() for k, v in run.model.state_dict().items()}
+    mean = {k: v.clone() for k, v in run.average.items()}
+    shard = replace(shard, latents=np.full_like(shard.latents, np.nan))
+    run.data = shard
+    with pytest.raises(TrainingError, match="step 2 is nan"):
+        run.run_step()
+    assert run.whole
+    assert run.step == 1
+    assert same(run.model.state_dict(), kept)
+    assert same(run.average, mean)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_within_an_update_is_not_whole(shard, monkeypatch):
+    run = begun(shard)
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_follow", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_step()
+    assert not run.whole
+
+
+@pytest.mark.slow
+def test_a_leg_goes_on_where_its_schedule_was(shard, tmp_path, monkeypatch):
+    """Ten minutes, of which the last half falls: killed after six, the rate is not at its peak."""
+    scales, clock = [], iter(range(0, 6000, 60))
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        Trainer, "run_step", lambda self, scale: scales.append(scale) or (ones, losses)
+    )
+    ones = torch.ones(1)
+    losses = Losses(ones, ones[0], ones[0], torch.ones(2), ones[0])
+    first = begun(shard)
+    for report in first.run(minutes=10, fall=0.5):
+        if report.done >= 0.6:
+            break
+    first.save(tmp_path)
+    again = Trainer(RECIPE, shard, cpu=True)
+    again.load(tmp_path)
+    list(again.run(minutes=10, fall=0.5))
+    assert scales == pytest.approx([min(1, 2 * (1 - n / 10)) for n in range(10)])
+    assert not list(again.run(minutes=10, fall=0.5))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_settings_is_refused(shard, tmp_path):
+    begun(shard).save(tmp_path)
+    with pytest.raises(SettingError, match=r"batch 2, now 1; rate 0\.001, now 0\.0012"):
+        Trainer(replace(RECIPE, batch=1, rate=1.2e-3), shard, cpu=True).load(tmp_path)
+    with pytest.raises(SettingError, match="seed 0, now 1"):
+        Trainer(RECIPE, shard, seed=1, cpu=True).load(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_new_leg_begins_from_the_average_alone(shard, tmp_path):
+    last = begun(shard)
+    for _ in range(2):
+        last.run_step()
+    last.save(tmp_path)
+    leg = Trainer(replace(RECIPE, rate=5e-4), shard, seed=3, cpu=True)
+    leg.begin(tmp_path)
+    assert leg.step == leg.minutes == 0
+    assert same(leg.model.state_dict(), last.average)
+    assert same(leg.average, last.average)
+    assert not leg.optimiser.state_dict()["state"]
+
+
+def test_more_scenes_are_asked_for_than_there_are(shard):
+    with pytest.raises(SettingError, match="a step takes 16"):
+        Trainer(Recipe(), shard, cpu=True)
+
+
+@pytest.mark.slow
 def test_reports_say_how_it_goes(shard):
     reports = []
     for report in begun(shard).run(minutes=60):
@@ -188,9 +271,10 @@ def test_two_devices_train_one_model(shard, tmp_path):
     found = np.load(tmp_path / "found.npz")
     assert len(np.unique(found["seen"])) == 4
     assert np.array_equal(found["sums"][0], found["sums"][1])
-    again = Trainer(RECIPE, shard, cpu=True)
-    again.load(tmp_path / "checkpoint")
-    assert again.step == 2
+    assert np.array_equal(
+        found["stopped"], [[6], [6]]
+    )  # the second one's clock runs ten times as fast
+    assert checkpoint.facts(tmp_path / "checkpoint")["step"] == 6
 
 
 def _free_port() -> int:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from skimage.morphology import thin
 
 #: How often each happens to a sketch, independently of the others.
-GAPS, MISSING, SHIFTED, SOFT = 0.2, 0.1, 0.2, 0.5
+PENS, GAPS, MISSING, SHIFTED, SOFT = 0.4, 0.2, 0.1, 0.2, 0.5
+#: Pens other than the picture's own: pixels that a line gains or loses at each of its edges.
+EDGES = (-1, -1, 1, 2)
 #: Pixels that a sketch may lie beside its picture, at most, in each direction.
 OFFSET = 2
 
@@ -26,6 +29,8 @@ def freehand(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         `[256, 256]` float32 in 0–1; never without ink where there was some.
     """
     drawn = ink.astype(bool)
+    if rng.random() < PENS:
+        drawn = _with_pen(drawn, int(rng.choice(EDGES)))
     if rng.random() < GAPS:
         drawn = _erased(drawn, rng, count=int(rng.integers(1, 5)), radius=(3, 8))
     if rng.random() < MISSING:
@@ -36,6 +41,13 @@ def freehand(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         drawn = ink.astype(bool)
     soft = rng.random() < SOFT
     return _softened(drawn) if soft else drawn.astype(np.float32)
+
+
+def _with_pen(drawn: np.ndarray, edge: int) -> np.ndarray:
+    """Lines `edge` pixels wider on either side; thinner ones stay unbroken."""
+    if edge < 0:
+        return thin(drawn, max_num_iter=-edge)
+    return ndimage.binary_dilation(drawn, iterations=edge)
 
 
 def _erased(

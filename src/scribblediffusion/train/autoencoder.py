@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.train import checkpoint
+from scribblediffusion.train.health import refuse_not_finite
+from scribblediffusion.train.precision import autocast
 from scribblediffusion.train.scenes import SIZE, scene
 
 CROP = 128
@@ -69,7 +71,7 @@ class Report:
 
     Attributes:
         step: steps done, since the run's first.
-        done: share of this call's time, 0–1.
+        done: share of the leg's time, 0–1.
         rate: crops a second.
         loss: of the last step.
     """
@@ -90,6 +92,8 @@ class AutoencoderTrainer:
         model: what is trained.
         average: its exponential moving average: what is exported.
         step: steps done.
+        minutes: wall time that the steps took, in this call and in those it goes on from.
+        whole: whether model, average and step belong together: not in the middle of an update.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class AutoencoderTrainer:
         torch.manual_seed(seed)
         self.data, self.batch, self.rate = data, batch, rate
         self.decoder_only, self.seed, self.step = decoder_only, seed, 0
+        self.minutes, self.whole = 0.0, True
         model: Any = ScribbleAutoencoder()
         self.model = model.to(memory_format=torch.channels_last).train()
         self.average: Any = ScribbleAutoencoder()
@@ -137,46 +142,62 @@ class AutoencoderTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * scale * min(1, (self.step + 1) / 100)
         truth = to_tensor(crops(rng, self.data, self.batch))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             latents = self.model.encode_raw(truth)
             noise = torch.randn(latents.shape, generator=generator)
             rebuilt = self.model.decode_raw(latents + LATENT_NOISE * noise)
         value = loss(rebuilt.float(), truth)
         self.optimiser.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        refuse_not_finite(self.step, value, norm)
+        self.whole = False
         self.optimiser.step()
         self.step += 1
         keep = min(0.999, self.step / (self.step + 20))
         with torch.no_grad():
             for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - keep)
+        self.whole = True
         return float(value.detach())
 
     def run(self, *, minutes: float, fall: float = 0.5) -> Iterator[Report]:
         """Train for `minutes` of wall time, a report after each step; leave the loop to stop.
 
         Args:
-            minutes: wall time of this call.
+            minutes: wall time of the whole leg; a call that goes on does what is left of it.
             fall: share of the time, at its end, over which the learning rate falls to nothing.
         """
-        start, first = time.monotonic(), self.step
-        while (done := (time.monotonic() - start) / (minutes * 60)) < 1:
+        start, before, first = time.monotonic(), self.minutes, self.step
+        while (done := self.minutes / minutes) < 1:
             value = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
-            rate = (self.step - first) * self.batch / (time.monotonic() - start)
+            seconds = time.monotonic() - start
+            self.minutes = before + seconds / 60
+            rate = (self.step - first) * self.batch / seconds
             yield Report(self.step, done, rate, value)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint (see `checkpoint.save`)."""
         parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
-        checkpoint.save(folder, parts, self.optimiser, {"step": self.step, "seed": self.seed})
+        about = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
+        checkpoint.save(folder, parts, self.optimiser, about | {"recipe": self._recipe})
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        return {"batch": self.batch, "rate": self.rate, "decoder_only": self.decoder_only}
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint, to the bit."""
-        parts, about = checkpoint.load(folder, self.optimiser)
+        """Go on from a checkpoint, to the bit.
+
+        Raises:
+            SettingError: it was trained with other settings.
+        """
+        about = checkpoint.facts(folder)
+        checkpoint.refuse_other(folder, about, {"seed": self.seed} | self._recipe)
+        parts, _ = checkpoint.load(folder, self.optimiser)
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])
-        self.step = about["step"]
+        self.step, self.minutes = about["step"], about.get("minutes", 0.0)
 
     def export(self, folder: Path) -> None:
         """Leave the averaged weights in `folder`, in diffusers' layout, as safetensors."""

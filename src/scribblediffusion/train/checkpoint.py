@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scribblediffusion.errors import WeightsError
+from scribblediffusion.errors import SettingError, WeightsError
+from scribblediffusion.gallery.durable import sync_file, sync_folder
 
 #: A checkpoint, in its folder.
 CHECKPOINT = "state.safetensors"
@@ -28,7 +29,7 @@ def save(
     optimiser: torch.optim.Optimizer,
     about: dict[str, Any],
 ) -> None:
-    """Write a checkpoint; a kill or a full disk leaves the one before it.
+    """Write a checkpoint; a kill, a power cut or a full disk leaves the one before it.
 
     Args:
         folder: made where it is missing.
@@ -45,8 +46,50 @@ def save(
         for key, value in part.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "state.tmp", {"about": json.dumps(about)})
-    (folder / "state.tmp").replace(folder / CHECKPOINT)
+    partial = folder / "state.tmp"
+    save_file(tensors, partial, {"about": json.dumps(about)})
+    sync_file(partial)  # or the new name could be on the disk before its content is
+    partial.replace(folder / CHECKPOINT)
+    sync_folder(folder)
+
+
+def refuse_other(folder: Path, about: dict[str, Any], settings: dict[str, Any]) -> None:
+    """A run goes on with the settings it was begun with, or it is another run.
+
+    Args:
+        folder: of the checkpoint.
+        about: its facts; settings are "seed" and those of "recipe". What it does not know of, since
+            it is older, is not compared.
+        settings: those of now.
+
+    Raises:
+        SettingError: some differ; it says which.
+    """
+    before = {"seed": about.get("seed"), **about.get("recipe", {})}
+    differing = [
+        f"{name} {before[name]}, now {value}"
+        for name, value in settings.items()
+        if name in before and before[name] != value
+    ]
+    if differing:
+        raise SettingError(
+            f"{folder / CHECKPOINT} was trained with other settings ({'; '.join(differing)}): "
+            "give the same, or begin a new leg from it in another folder"
+        )
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself.
+
+    Raises:
+        WeightsError: there is no checkpoint, or it cannot be read.
+    """
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, "pt") as opened:
+            return json.loads(opened.metadata()["about"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{path}: no checkpoint of a training run ({error})") from error
 
 
 def load(
@@ -57,13 +100,8 @@ def load(
     Raises:
         WeightsError: there is no checkpoint, or it cannot be read.
     """
-    path = folder / CHECKPOINT
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as opened:
-            about = json.loads(opened.metadata()["about"])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"{path}: no checkpoint of a training run ({error})") from error
+    about = facts(folder)
+    tensors = load_file(folder / CHECKPOINT)
     parts: dict[str, dict[str, Tensor]] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():

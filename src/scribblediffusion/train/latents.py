@@ -6,6 +6,7 @@ Computed once into shards (`shard-0000.npz`), since encoding and drawing cost mo
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -16,8 +17,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from scribblediffusion.errors import InputError
+from scribblediffusion.gallery.durable import sync_file
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.train.autoencoder import to_tensor
+from scribblediffusion.train.precision import autocast
 from scribblediffusion.train.scenes import Scene, scene
 
 #: Characters of the caption: (object number, "colour" or "noun", start, end).
@@ -46,22 +50,49 @@ class Shard:
         return len(self.captions)
 
     def save(self, path: Path) -> None:
-        """One uncompressed npz."""
-        text = json.dumps([self.captions, self.spans])
-        np.savez(path, latents=self.latents, ink=self.ink, labels=self.labels, text=np.array(text))
+        """One uncompressed npz, there whole or not at all."""
+        text = np.array(json.dumps([self.captions, self.spans]))
+        partial = path.with_suffix(".tmp")
+        with partial.open("wb") as file:
+            np.savez(file, latents=self.latents, ink=self.ink, labels=self.labels, text=text)
+        sync_file(partial)
+        partial.replace(path)
 
     @classmethod
     def load(cls, paths: list[Path]) -> Shard:
-        """Several files as one."""
-        parts = [np.load(path) for path in paths]
-        texts = [json.loads(str(part["text"])) for part in parts]
+        """Several files as one.
+
+        Raises:
+            InputError: one of them is damaged.
+        """
+        parts = [cls._read(path) for path in paths]
         return cls(
-            latents=np.concatenate([p["latents"] for p in parts]),
-            ink=np.concatenate([p["ink"] for p in parts]),
-            labels=np.concatenate([p["labels"] for p in parts]),
-            captions=[c for captions, _ in texts for c in captions],
-            spans=[s for _, spans in texts for s in spans],
+            latents=np.concatenate([part.latents for part in parts]),
+            ink=np.concatenate([part.ink for part in parts]),
+            labels=np.concatenate([part.labels for part in parts]),
+            captions=[caption for part in parts for caption in part.captions],
+            spans=[span for part in parts for span in part.spans],
         )
+
+    @classmethod
+    def _read(cls, path: Path) -> Shard:
+        try:
+            with path.open("rb") as file, np.load(file) as part:
+                captions, where = json.loads(str(part["text"]))
+                return cls(part["latents"], part["ink"], part["labels"], captions, where)
+        except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{path}: no whole shard of scenes ({error}); delete it, or make it again with "
+                "scribble train scenes"
+            ) from error
+
+    @classmethod
+    def count(cls, path: Path) -> int:
+        """How many scenes a file holds; 0 where it is missing or damaged."""
+        try:
+            return len(cls._read(path))
+        except (InputError, FileNotFoundError):
+            return 0
 
 
 def spans(one: Scene) -> list[Span]:
@@ -110,7 +141,7 @@ def build(
 def _shard(encoder: ScribbleAutoencoder, rows: list[tuple]) -> Shard:
     pictures, ink, labels, captions, where = zip(*rows, strict=True)
     batches = [to_tensor(np.stack(pictures[i : i + 32])) for i in range(0, len(rows), 32)]
-    with torch.autocast("cpu", torch.bfloat16):  # three times as fast; the error is below 0.5 %
+    with autocast("cpu"):  # in bfloat16 the error is below 0.5 %
         encoded = [encoder.encode(batch) for batch in batches]
     latents = torch.cat(encoded).half().numpy()
     return Shard(latents, np.stack(ink), np.stack(labels), list(captions), list(where))

@@ -64,7 +64,10 @@ class Thing:
         return self.code in _held_out()[0]
 
     def pair_held_out(self, colour: str) -> bool:
-        """True for the one (colour, object) pair in ten that no training scene shows."""
+        """True for the one (colour, object) pair in ten that no training scene names.
+
+        Nor does one show it, unless it is the object's own colour.
+        """
         return (colour, self.code) in _held_out()[1]
 
 
@@ -103,7 +106,7 @@ def meanings() -> dict[str, int]:
 
 @functools.cache
 def _held_out() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
-    """The fixed list of what training never shows: objects, and (colour, object) pairs."""
+    """The fixed list of what training never speaks of: objects, and (colour, object) pairs."""
     listed = json.loads(
         (files("scribblediffusion.train") / "held_out.json").read_text(encoding="utf-8")
     )

@@ -7,7 +7,8 @@ Splits:
     `train`    objects, colours and pairs that training may see.
     `test`     the same population, other scenes.
     `objects`  every object is held out of training.
-    `pairs`    every named colour × object pair is held out; the objects are known.
+    `pairs`    every colour × object pair is held out, and so in no training picture; the objects
+               are known.
     `wobbly`   `test`, drawn with a shaky hand (picture and sketch move together).
 """
 
@@ -89,8 +90,12 @@ def with_article(words: str) -> str:
     plural = last.endswith("s") and not last.endswith(_SINGULAR)
     if (plural and " of " not in words and " with " not in words) or _MASS.fullmatch(last):
         return words
-    vowel = words[0] in "aeiou" and not _CONSONANT.match(words)
-    return f"{'an' if vowel else 'a'} {words}"
+    return f"{article(words)} {words}"
+
+
+def article(words: str) -> str:
+    """The article, a or an, that the first of these words sounds right with."""
+    return "an" if words[:1] in set("aeiou") and not _CONSONANT.match(words) else "a"
 
 
 @dataclass(frozen=True)
@@ -120,12 +125,19 @@ def _population(held_out: bool) -> tuple[Thing, ...]:
 
 
 def _colours(thing: Thing, split: str) -> list[str]:
-    """Families that may be named for an object: the split decides about held-out pairs."""
+    """Families that may be named for an object: the split decides about held-out pairs.
+
+    Where an object's own colour is held out, training does not name it and yet shows it: such a
+    pair is in no split.
+    """
     if not paintable(thing.code):
         return []
     if split == "objects":
         return list(FAMILIES)
-    return [c for c in FAMILIES if thing.pair_held_out(c) is (split == "pairs")]
+    if split == "pairs":
+        own = natural_family(thing.code)
+        return [c for c in FAMILIES if thing.pair_held_out(c) and c != own]
+    return [c for c in FAMILIES if not thing.pair_held_out(c)]
 
 
 def _choose(rng: np.random.Generator, split: str) -> tuple[Thing, str | None, str | None]:

@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scribblediffusion.errors import WeightsError
+from scribblediffusion.errors import SettingError, WeightsError
 from scribblediffusion.model.weights import FILE
 from scribblediffusion.train import checkpoint, placing
 from scribblediffusion.train.batches import Words, chosen, collate, read, rows_of
 from scribblediffusion.train.denoiser import SHIPPED_PARTS, Denoiser, Losses, Recipe, noise_levels
+from scribblediffusion.train.health import refuse_not_finite
 from scribblediffusion.train.latents import Shard
+from scribblediffusion.train.precision import half_is_faster
 from scribblediffusion.train.words import word_table, word_tokenizer
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,7 @@ class Report:
 
     Attributes:
         step: steps done, since the run's first.
-        done: share of this call's time, 0–1.
+        done: share of the leg's time, 0–1.
         rate: images a second, all devices together.
         bands: velocity loss by noise quarter (0–¼, ¼–½, ½–¾, ¾–1); NaN where no sample fell.
         grounding: grounding loss.
@@ -72,19 +75,40 @@ class Trainer:
     Attributes:
         recipe: the settings.
         step: steps done.
+        minutes: wall time that the steps took, in this call and in those it goes on from.
         model: the trained parts.
         average: the exponential moving average of the model's state: what is exported.
+        whole: whether model, average and step belong together: not in the middle of an update.
     """
 
     def __init__(self, recipe: Recipe, data: Shard, *, seed: int = 0, cpu: bool = False) -> None:
-        self.accelerator = Accelerator(mixed_precision="bf16", cpu=cpu)
+        """Make the model, not yet trained.
+
+        Args:
+            recipe: the settings.
+            data: the scenes.
+            seed: order of scenes and noise.
+            cpu: leave other devices alone.
+
+        Raises:
+            SettingError: there are fewer scenes than a step takes.
+        """
+        self.scenes = chosen(data, recipe.alone, seed)
+        if len(self.scenes) < recipe.batch:
+            raise SettingError(
+                f"{len(self.scenes)} scenes are used, a step takes {recipe.batch}: make more with "
+                "scribble train scenes, or give a smaller --batch"
+            )
+        half = half_is_faster(PartialState(cpu=cpu).device or "cpu")
+        self.accelerator = Accelerator(mixed_precision="bf16" if half else "no", cpu=cpu)
         torch.manual_seed(seed)
         self.recipe, self.data, self.seed, self.step = recipe, data, seed, 0
-        self.scenes = chosen(data, recipe.alone, seed)
+        self.minutes, self.whole = 0.0, True
         self.tokenizer = word_tokenizer()
         model: Any = Denoiser()
-        # Plain products: their backward pass in bfloat16 is twice as fast as the fused kernel's.
-        model.unet.set_attn_processor(AttnProcessor())
+        if half:
+            # Plain products: their backward pass in bfloat16 is twice as fast as the fused one.
+            model.unet.set_attn_processor(AttnProcessor())
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, betas=(0.9, 0.98))
         prepared = self.accelerator.prepare(model.to(memory_format=torch.channels_last), optimiser)
@@ -96,7 +120,11 @@ class Trainer:
         return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def run_step(self, scale: float = 1.0) -> tuple[Tensor, Losses]:
-        """One update, with the learning rate times `scale`; the noise levels and the losses."""
+        """One update, with the learning rate times `scale`; the noise levels and the losses.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; nothing was changed.
+        """
         recipe, device = self.recipe, self.accelerator.device
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         rng = np.random.default_rng([self.seed, self.step, rank])
@@ -123,10 +151,13 @@ class Trainer:
             + recipe.placing * losses.placing
         )
         self.accelerator.backward(total + words)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm: Any = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        refuse_not_finite(self.step, total + words, norm)
+        self.whole = False
         self.optimiser.step()
         self.step += 1
         self._follow()
+        self.whole = True
         return sigma, losses
 
     @torch.no_grad()
@@ -141,18 +172,27 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write a checkpoint (see `checkpoint.save`)."""
         if self.accelerator.is_main_process:
-            about = {"step": self.step, "seed": self.seed, "recipe": asdict(self.recipe)}
+            about = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
+            about |= {"recipe": asdict(self.recipe)}
             parts = {"model": self.model.state_dict(), "average": self.average}
             checkpoint.save(folder, parts, self.optimiser, about)
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint, to the bit."""
-        parts, about = checkpoint.load(folder, self.optimiser)
+        """Go on from a checkpoint, to the bit.
+
+        Raises:
+            SettingError: it was trained with other settings.
+            WeightsError: there is no checkpoint, or it cannot be read.
+        """
+        about = checkpoint.facts(folder)
+        checkpoint.refuse_other(folder, about, {"seed": self.seed} | asdict(self.recipe))
+        parts, _ = checkpoint.load(folder, self.optimiser)
         self.model.load_state_dict(parts["model"])
         self.average, self.step = parts["average"], about["step"]
+        self.minutes = about.get("minutes", 0.0)
 
     def begin(self, folder: Path | None) -> None:
-        """Start from exported weights (a folder as the one that ships), or from nothing.
+        """Start from a checkpoint, from exported weights (as those that ship), or from nothing.
 
         A new leg begins from the averaged weights of the last one, without its optimiser. Layers
         that the folder does not know begin as they are made: its model may have been smaller.
@@ -162,17 +202,12 @@ class Trainer:
         """
         if folder is None:
             self.model.prompt_encoder.set_table(word_table())
+        elif checkpoint.exists(folder):
+            _take(self.model, checkpoint.load(folder)[0]["average"], folder / checkpoint.CHECKPOINT)
         else:
             for name in SHIPPED_PARTS:
-                part = self.model.get_submodule(name)
-                found = part.load_state_dict(load_file(folder / name / FILE), strict=False)
-                if found.unexpected_keys:
-                    raise WeightsError(
-                        f"{folder / name / FILE}: {found.unexpected_keys[0]} has no place in the "
-                        "model that is trained; begin from weights of the same design"
-                    )
-                if found.missing_keys:
-                    log.info("%s: %d tensors begin anew", name, len(found.missing_keys))
+                path = folder / name / FILE
+                _take(self.model.get_submodule(name), load_file(path), path)
         self.average = self._state()
 
     def teach_places(self, steps: int) -> Iterator[float]:
@@ -193,20 +228,40 @@ class Trainer:
         """Train for `minutes` of wall time, a report after each step; leave the loop to stop.
 
         Args:
-            minutes: wall time of this call.
+            minutes: wall time of the whole leg; a call that goes on does what is left of it.
             fall: share of the time, at its end, over which the learning rate falls to nothing.
         """
-        start = time.monotonic()
+        start, before = time.monotonic(), self.minutes
         recent: deque[tuple[float, Tensor, Losses]] = deque()
-        while (done := (time.monotonic() - start) / (minutes * 60)) < 1:
+        while (done := self._agreed(self.minutes / minutes)) < 1:
             sigma, losses = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
             now = time.monotonic()
+            self.minutes = before + (now - start) / 60
             recent.append((now, sigma, Losses(*(value.detach().cpu() for value in losses))))
             while len(recent) > 2 and now - recent[0][0] > RECENT:
                 recent.popleft()
             seconds = now - (recent[0][0] if len(recent) > 1 else start)
             images = self.recipe.batch * max(1, len(recent) - 1) * self.accelerator.num_processes
             yield _report(self.step, done, images / seconds, recent)
+
+    def _agreed(self, done: float) -> float:
+        """The first device's `done`, on all: clocks differ, and who stops alone is waited for."""
+        if self.accelerator.num_processes == 1:
+            return done
+        told: Any = broadcast(torch.tensor([done], device=self.accelerator.device), from_process=0)
+        return float(told)
+
+
+def _take(part: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load weights that may lack layers, but know none that the part does not have."""
+    found = part.load_state_dict(state, strict=False)
+    if found.unexpected_keys:
+        raise WeightsError(
+            f"{path}: {found.unexpected_keys[0]} has no place in the model that is trained; begin "
+            "from weights of the same design"
+        )
+    if found.missing_keys:
+        log.info("%s: %d tensors begin anew", path, len(found.missing_keys))
 
 
 def dropped(recipe: Recipe, chance: Tensor) -> tuple[Tensor, Tensor]:
