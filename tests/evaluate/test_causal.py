@@ -5,7 +5,7 @@ import pytest
 import torch
 from scribbles import small_pipeline
 
-from scribblediffusion.errors import SettingError
+from scribblediffusion.errors import CaptureError, SettingError
 from scribblediffusion.evaluate.causal import (
     ROWS,
     SwappedWords,
@@ -98,3 +98,35 @@ def test_over_time_begins_with_the_whole_removal_and_ends_with_little(pipe, sket
     whole = experiment(pipe, PROMPT, sketch, [edit], seed=5, **STEPS).outcomes[0]
     assert found[0].effect == pytest.approx(whole.change.mean(), abs=0.05)
     assert found[0].effect > 0
+
+
+def test_swapped_words_leave_no_hook_behind(pipe, sketch):
+    swapped = SwappedWords(pipe, [OTHER], [sketch], np.array([[True]]))
+    before = len(pipe.unet._forward_pre_hooks)
+    with swapped, pytest.raises(CaptureError, match="open already"), swapped:
+        pass
+    assert len(pipe.unet._forward_pre_hooks) == before
+    with swapped, pytest.raises(SettingError, match="1 steps"):
+        final_latents(pipe, [PROMPT], [sketch], 5, num_inference_steps=2)
+    assert len(pipe.unet._forward_pre_hooks) == before
+
+
+def test_an_edit_s_own_controls_take_the_place_of_other_words(pipe, sketch):
+    own = Edit("red", "removed", (2,), OTHER, sketch, controls=((3,),))
+    none = Edit("red", "removed", (2,), OTHER, sketch, controls=())
+    all_ = Edit("red", "removed", (2,), OTHER, sketch)
+    found = experiment(pipe, PROMPT, sketch, [own, none, all_], seed=4, num_inference_steps=1)
+    assert [o.explained.controls for o in found.outcomes] == [1, 0, 2]
+    assert found.outcomes[1].explained.control is None
+
+
+def test_tokens_are_knocked_out_at_chosen_steps_and_in_chosen_layers(pipe, sketch):
+    out = Edit("red", "knocked out", (2,), PROMPT, sketch, (2,))
+
+    def change(**where):
+        found = experiment(pipe, PROMPT, sketch, [out], seed=4, **where, **STEPS)
+        return found.outcomes[0].change.mean()
+
+    whole = change()
+    assert change(when=slice(2, None)) not in (0, whole)
+    assert change(layers="up_blocks.*") not in (0, whole)

@@ -12,7 +12,7 @@ from scribblediffusion.evaluate.edits import (
     replaced,
     without,
 )
-from scribblediffusion.sketch import Sketch
+from scribblediffusion.sketch import REGIONS, Sketch
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,10 @@ from scribblediffusion.sketch import Sketch
         ("a cat", "a", "cat"),
         ("red", "red", ""),
         ("A red apple", "red", "An apple"),
-        ("a cat on an orange background", "cat", "an on an orange background"),
+        ("a cat on an orange background", "cat", "a on an orange background"),
+        ("a cat and a dog", "cat", "a and a dog"),
+        ("an owl", "owl", "an"),
+        ("a red unicorn", "red", "a unicorn"),
     ],
 )
 def test_removal_leaves_a_prompt_whose_article_fits(prompt, gone, left):
@@ -36,6 +39,8 @@ def test_removal_leaves_a_prompt_whose_article_fits(prompt, gone, left):
 def test_replacement():
     assert replaced("a red plug above a cat", 2, 5, "orange") == "an orange plug above a cat"
     assert replaced("a red plug", 6, 10, "fire engine") == "a red fire engine"
+    assert replaced("a cat above a dog", 2, 5, "scissors") == "scissors above a dog"
+    assert replaced("an owl", 3, 6, "unicorn") == "a unicorn"
 
 
 def test_a_repeated_word_goes_where_it_stands():
@@ -76,3 +81,26 @@ def test_a_stroke_s_map_is_that_of_the_regions_it_runs_through():
         erasure("a line", None, stroke, 77)
     with pytest.raises(SettingError):
         erasure("a line", sketch, np.zeros((256, 256), bool), 77)
+
+
+def test_the_controls_of_erased_ink_are_as_many_other_regions_with_ink():
+    sketch = two_strokes()  # its second stroke runs through 8:4,3 to 8:6,3
+    short = np.zeros((256, 256), bool)
+    short[150:200, 90:110] = sketch.ink[150:200, 90:110] > 0
+    edit = erasure("a line", sketch, short, 77)
+    assert edit.controls
+    inked = {77 + r.index for r in regions_of(sketch.ink > 0)}
+    for keys in edit.controls:
+        assert len(keys) == len(edit.keys)
+        assert set(keys) <= inked - set(edit.keys)
+    assert len({k for keys in edit.controls for k in keys}) == sum(map(len, edit.controls))
+    long = longest_stroke(sketch)  # seven regions, and only three others have ink: one group
+    assert [len(keys) for keys in erasure("a line", sketch, long, 77).controls] == [3]
+
+
+def test_one_region_is_held_against_others_of_its_level():
+    region = next(r for r in REGIONS if (r.level, r.row, r.column) == (3, 0, 1))
+    edit = erasure("a line", two_strokes(), np.ones((256, 256), bool), 77, region)
+    assert (edit.subject, edit.keys) == ("region 3:0,1", (77 + region.index,))
+    levels = {REGIONS[k - 77].level for keys in edit.controls for k in keys}
+    assert levels == {3}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scribblediffusion.evaluate.intervals import Interval, mean_interval
+from scribblediffusion.evaluate.intervals import Interval, mean_interval, share_interval
 
 
 def test_the_interval_of_many_scenes_is_that_of_the_normal_distribution():
@@ -53,3 +53,16 @@ def test_the_same_numbers_give_the_same_interval():
     values = np.arange(9.0)
     assert mean_interval(values, np.ones(9)) == mean_interval(values, np.ones(9))
     assert Interval(0.5, 0.4, 0.6, 3).number() == "0.50 [0.40, 0.60]"
+
+
+def test_where_all_cases_are_alike_the_interval_has_a_width():
+    """Clopper and Pearson's for n of n: the lower end is (α/2)^(1/n)."""
+    found = share_interval(np.array([2, 1, 1]), np.array([2, 1, 1]))
+    assert found is not None
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.025 ** (1 / 3))
+    none = share_interval(np.zeros(4), np.ones(4))
+    assert none is not None
+    assert (none.low, none.high) == (0, pytest.approx(1 - 0.025 ** (1 / 4)))
+    some = share_interval(np.array([1, 0, 1]), np.ones(3))
+    assert some == mean_interval(np.array([1, 0, 1]), np.ones(3))

@@ -16,13 +16,19 @@ ONE_STEP = {"num_inference_steps": 1}
 
 class Bar:
     def __init__(self):
-        self.done = 0
+        self.totals, self.advanced = [], []
 
-    def add_task(self, *_, **__):
-        return 0
+    @property
+    def done(self):
+        return sum(self.advanced)
 
-    def update(self, _, advance=0, **__):
-        self.done += advance
+    def add_task(self, *_, total, **__):
+        self.totals.append(total)
+        self.advanced.append(0)
+        return len(self.totals) - 1
+
+    def update(self, task, advance=0, **__):
+        self.advanced[task] += advance
 
 
 @pytest.fixture(scope="module")
@@ -102,20 +108,56 @@ def test_the_report_is_written_and_says_what_misses_its_aim(model, bar, tmp_path
     said = []
     given = {"scenes": 3, "model": model, "progress": progress_of(bar), "say": said.append}
     about = report.run(tmp_path / "out", sets=("test", "wobbly"), **given)
-    assert bar.done == 6
-    assert about["sets"]["test"]["model"]["scenes"] == 3
+    assert bar.advanced == bar.totals
+    found = about["sets"]["test"]["model"]
+    assert found["scenes"] == 3
+    for label in ("one", "two", "three"):
+        assert 3 <= found[f"scenes_{label}"] <= 4
+        assert found[f"named_{label}"] >= found[f"scenes_{label}"]
+        low, high = found[f"colour_{label}_interval"]
+        assert low <= found[f"colour_{label}"] <= high
     text = (tmp_path / "out" / "evaluation.md").read_text()
-    assert "### wobbly: drawn with a shaky hand (3 scenes)" in text
+    assert "### wobbly: drawn with a shaky hand\n\n![Samples](wobbly.png)" in text
+    assert f"each of two ({found['named_two']} objects in {found['scenes_two']} scenes)" in text
+    assert "ink F1 within 3 px (3 scenes)" in text
     assert "0.95 (−0." in text
     assert text in said
     for name in ("test", "wobbly"):
         with Image.open(tmp_path / "out" / f"{name}.png") as page:
             assert page.width > 1000
+    monkeypatch.setattr(quality, "draw", None)  # what is there is not drawn again
+    again = report.run(tmp_path / "out", sets=("test", "wobbly"), **given)
+    assert again["sets"] == about["sets"]
     monkeypatch.setattr(report, "GUIDANCE", 9.0)
     with pytest.raises(SettingError, match="guidance_scale"):
         report.run(tmp_path / "out", sets=("test",), **given)
     with pytest.raises(SettingError, match="choose from"):
         report.run(tmp_path / "out", sets=("nothing",), **given)
+
+
+@pytest.mark.parametrize("name", ["test", "pairs"])
+def test_every_number_of_objects_has_scenes_with_a_named_colour(name):
+    plan = report._further(name, 6)
+    mix = [report.scene_of(name)(i) for i in range(6)]
+    for count in (1, 2, 3):
+        there = [one for one in mix if len(one.objects) == count and quality.names_a_colour(one)]
+        make = report.scene_of(name, count)
+        more = [make(i) for i in quality.with_colours(make, plan.get(count, 0))]
+        assert all(len(one.objects) == count and quality.names_a_colour(one) for one in more)
+        assert 6 <= len(there) + len(more) <= 7
+        captions = {one.caption for one in (*there, *more)}
+        assert len(captions) == len(there) + len(more)
+
+
+def test_further_scenes_count_for_colour_alone():
+    one = quality.Score(f1=0.5, precision=0.5, recall=0.5, named=1, right=1, swapped=0, count=1)
+    two = quality.Score(f1=0.1, precision=0.1, recall=0.1, named=2, right=1, swapped=1, count=2)
+    found = quality.summary([one, one], [two])
+    assert found["fidelity"] == 0.5
+    assert found["fidelity_interval"] == [0.5, 0.5]
+    assert (found["colour_one"], found["colour_two"], found["swapped_two"]) == (1.0, 0.5, 0.5)
+    assert (found["scenes_one"], found["scenes_two"], found["scenes_three"]) == (2, 1, 0)
+    assert "colour_three" not in found
 
 
 def test_a_sheet_shows_every_caption_whole():

@@ -8,23 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from scribblediffusion.errors import SettingError
+from scribblediffusion.evaluate import choosing
+from scribblediffusion.evaluate.choosing import DEFAULT, MARGIN, Choice
 from scribblediffusion.evaluate.findings import (
     AIMS,
     EDITS,
     NAMES,
+    NEAREST,
+    PARTED,
     WORDS,
     Evidence,
     edit_of,
     examples,
     had_effect,
+    nearest,
     sentence,
     short_layer,
     typical,
 )
-from scribblediffusion.evaluate.intervals import Interval
+from scribblediffusion.evaluate.intervals import Interval, share_interval
 from scribblediffusion.evaluate.page import filled
 from scribblediffusion.evaluate.plots import plots
 from scribblediffusion.view.figure import save_figure
+
+#: Where a page has its pictures, beside it.
+PICTURES_OF_PAGES = "images/maps"
 
 
 def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
@@ -32,7 +40,8 @@ def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
 
     Args:
         evidence: what was measured.
-        page: a Markdown page whose measured parts and pictures are brought up to date.
+        page: a Markdown page whose measured parts, pictures and figures (`maps.json` beside its
+            pictures) are brought up to date.
 
     Returns:
         The parts in Markdown, by name.
@@ -43,24 +52,27 @@ def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
     if page is not None and not page.is_file():
         raise SettingError(f"{page}: there is no such page to bring up to date")
     parts = blocks(evidence)
-    text = "\n".join(part for name, part in parts.items())
+    text = "\n".join(parts.values()).replace(f"{PICTURES_OF_PAGES}/", "")
     (evidence.folder / "maps.md").write_text(text, encoding="utf-8")
-    found = json.dumps(figures(evidence), indent=1) + "\n"
-    (evidence.folder / "maps.json").write_text(found, encoding="utf-8")
+    found = figures(evidence)
+    text = json.dumps(found, indent=1) + "\n"
+    (evidence.folder / "maps.json").write_text(text, encoding="utf-8")
     drawn = plots(evidence)
     for name, figure in drawn.items():
         save_figure(figure, evidence.folder / f"{name}.png")
     if page is not None:
-        pictures = page.parent / "images" / "maps"
+        pictures = page.parent / PICTURES_OF_PAGES
         for name, figure in drawn.items():
             save_figure(figure, pictures / f"{name}.png")
+        text = json.dumps(found, separators=(",", ":")) + "\n"
+        (pictures / "maps.json").write_text(text, encoding="utf-8")
         page.write_text(filled(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return parts
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
     """Every figure with its interval, as plain JSON values."""
-    choice = evidence.choice()
+    chosen, look = choosing.choice(evidence), choosing.look(evidence)
     return {
         "about": evidence.about | _scenes(evidence),
         "localisation": {
@@ -68,7 +80,8 @@ def figures(evidence: Evidence) -> dict[str, Any]:
             for view_ in evidence.views
             if not view_.startswith("choice ")
         },
-        "choice": None if choice is None else _plain(choice),
+        "choice": None if chosen is None else _plain(chosen),
+        "look": None if look is None else _plain(look),
         "causal": {
             f"{kind}, {edit}": {
                 where: _plain(evidence.explained(kind, edit, where))
@@ -83,7 +96,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
             kind: {
                 "removed from": _plain(evidence.over_time(kind, True)),
                 "removed until": _plain(evidence.over_time(kind, False)),
-                "attention": _plain(evidence.attention_over_time(kind)),
+                "attention to come": _plain(evidence.attention_to_come(kind)),
             }
             for kind in WORDS
         },
@@ -119,8 +132,10 @@ def blocks(evidence: Evidence) -> dict[str, str]:
         "localisation": _localisation(evidence),
         "noise": _noise(evidence),
         "layers": _layers(evidence),
+        "look": _look(evidence),
         "choice": _choice(evidence),
         "causal": _causal(evidence),
+        "alike": _alike(evidence),
         "typical": _typical(evidence),
         "time": _time(evidence),
         "ignored": _ignored(evidence),
@@ -129,6 +144,8 @@ def blocks(evidence: Evidence) -> dict[str, str]:
 
 def _about(evidence: Evidence) -> str:
     about, many = evidence.about, _scenes(evidence)
+    options = "" if about["steps"] == 20 else f" --steps {about['steps']}"
+    options += f" --model {about['model']}" if "model" in about else ""
     proved = sum(bool(record["audit"]) for record in evidence.localisation)
     return (
         f"Measured on {many['localisation_scenes']} held-out scenes of two and three objects "
@@ -136,7 +153,8 @@ def _about(evidence: Evidence) -> str:
         f"{about['steps']} steps, weights `{about['weights']}`, seed {about['seed']}. In brackets: "
         f"95 % intervals, bootstrap over scenes. The audit passed in {proved} of "
         f"{many['localisation_scenes']} runs. To repeat it:\n\n"
-        f"    scribble evaluate maps --scenes {evidence.scenes} --output maps\n\n"
+        f"    scribble evaluate maps --scenes {evidence.scenes}{options} --output maps "
+        "--page docs/what-maps-can-tell.md\n\n"
     )
 
 
@@ -164,62 +182,133 @@ def _localisation(evidence: Evidence) -> str:
 
 def _noise(evidence: Evidence) -> str:
     steps = [v for v in evidence.views if v.startswith("step ")]
-    lines = ["| noise remaining | nouns point | colour words point |", "| ---: | ---: | ---: |"]
     shown = sorted({0, len(steps) // 4, len(steps) // 2, 3 * len(steps) // 4, len(steps) - 1})
-    for i in shown:
-        cells = [_cell(evidence, kind, steps[i]) for kind in WORDS]
-        lines.append(f"| {100 * evidence.noise[i]:.0f} % | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(evidence: Evidence, kind: str, view_: str) -> str:
-    return evidence.located(kind, view_).own[0].percent() if kind in evidence.kinds else "–"
+    rows = [(f"{100 * evidence.noise[i]:.0f} %", steps[i]) for i in shown]
+    return _pointing(evidence, "noise remaining", "---:", rows)
 
 
 def _layers(evidence: Evidence) -> str:
     names = [v for v in evidence.views if v.startswith("layer ")]
-    rows = [(n.removeprefix("layer "), [_cell(evidence, k, n) for k in WORDS]) for n in names]
-    lines = ["| layer | nouns point | colour words point |", "| --- | ---: | ---: |"]
-    lines += [f"| `{short_layer(name)}` | {' | '.join(cells)} |" for name, cells in rows]
+    rows = [(f"`{short_layer(n.removeprefix('layer '))}`", n) for n in names]
+    return _pointing(evidence, "layer", "---", rows)
+
+
+def _pointing(evidence: Evidence, first: str, align: str, rows: list[tuple[str, str]]) -> str:
+    """Pointing of every kind under some views, with chance and other tokens' maps below."""
+    kinds = evidence.kinds
+    names = [NAMES.get(kind, kind) for kind in kinds]
+    lines = [f"| {first} | {' | '.join(names)} |", f"| {align} |{' ---: |' * len(kinds)}"]
+    for label, view_ in rows:
+        cells = [evidence.located(kind, view_).own[0].percent() for kind in kinds]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    whole = [evidence.located(kind) for kind in kinds]
+    chance = [f"{100 * found.chance[0]:.0f} %" for found in whole]
+    control = [found.shuffled[0].percent() if found.shuffled else "–" for found in whole]
+    lines.append(f"| *chance* | {' | '.join(chance)} |")
+    lines.append(f"| *other tokens' maps there, whole run* | {' | '.join(control)} |")
     return "\n".join(lines) + "\n"
+
+
+def _look(evidence: Evidence) -> str:
+    look = choosing.look(evidence)
+    if look is None:
+        return "Too few scenes to choose on one half and report on the other.\n"
+    layer, head = look.head
+    return (
+        "Chosen on one half of the scenes and reported on the other, for nouns and colour words "
+        f"together: the best single noise level is {100 * look.noise:.0f} % remaining (they point "
+        f"in {look.found['noise'].percent()}), the best layer `{short_layer(look.layer)}` "
+        f"({look.found['layer'].percent()}), the best head number {head} of `{short_layer(layer)}` "
+        f"({look.found['head'].percent()}).\n"
+    )
 
 
 def _choice(evidence: Evidence) -> str:
-    choice = evidence.choice()
-    if choice is None:
+    chosen = choosing.choice(evidence)
+    if chosen is None:
         return "Too few scenes to choose on one half and report on the other.\n"
+    columns = {DEFAULT: "today's default: all layers, all steps"}
+    columns[chosen.best] = f"best candidate: {_named(chosen.best)}"
+    columns[chosen.sharpest] = f"sharpest for words: {_named(chosen.sharpest)}"
+    shown = {name: title for name, title in columns.items() if name in chosen.reported}
     lines = [
-        f"Chosen on {choice.scenes[0]} scenes by the IoU of nouns and colour words, reported on "
-        f"the other {choice.scenes[1]}. Best of {len(choice.ranking)} candidates: "
-        f"**{choice.name.replace(', ', '; ')}**.",
+        f"Chosen on {chosen.scenes[0]} scenes, reported on the other {chosen.scenes[1]}; "
+        f"{len(chosen.ranking)} candidates for the default, {chosen.candidates} with single "
+        "layers.",
         "",
-        "| map of | measure | all layers, all steps | chosen |",
-        "| --- | --- | ---: | ---: |",
+        f"| map of | measure | {' | '.join(shown.values())} |",
+        f"| --- | --- |{' ---: |' * len(shown)}",
     ]
-    for kind in choice.chosen:
+    for kind in next(iter(chosen.reported.values())):
         for i, measure in ((0, "pointing"), (1, "IoU")):
-            now, best = choice.present[kind].own[i], choice.chosen[kind].own[i]
-            label = NAMES.get(kind, kind)
-            lines.append(f"| {label} | {measure} | {now.number()} | {best.number()} |")
-    if choice.gain is not None:
-        lines += ["", f"Gain in IoU of a word's map: {choice.gain.number()}."]
-    return "\n".join(lines) + "\n"
+            cells = [chosen.reported[name][kind].own[i].number() for name in shown]
+            lines.append(f"| {NAMES.get(kind, kind)} | {measure} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _verdict(chosen)]) + "\n"
+
+
+def _verdict(chosen: Choice) -> str:
+    """What the rule says, and how to ask for the sharpest map."""
+    layers, steps = chosen.sharpest.rsplit(", ", 1)
+    scored = (
+        f"The best candidate scores {chosen.margin:+.3f} against today's default on the choosing "
+        f"half; the rule asks for more than {MARGIN}. So the default "
+    )
+    kept = chosen.default == DEFAULT
+    made = "stays." if kept else f"is to become {_named(chosen.default)}."
+    return (
+        f"{scored}{made} The sharpest map of a word in this model is that of `{layers}`, {steps}."
+    )
+
+
+def _named(candidate: str) -> str:
+    layers, steps = candidate.rsplit(", ", 1)
+    return f"`{short_layer(layers)}`, {steps}" if "." in layers else candidate
 
 
 def _effects(evidence: Evidence, kind: str, edit: str) -> dict[str, Interval | None]:
     return {
-        "had an effect": evidence.of_edits(lambda e: float(had_effect(e)), kind, edit),
+        "had an effect": evidence.of_edits(
+            lambda e: float(had_effect(e)), kind, edit, share_interval
+        ),
         "pixels": evidence.of_edits(lambda e: e["effect"], kind, edit),
         "inside its object": evidence.of_edits(
             lambda e: e.get("inside") if had_effect(e) else None, kind, edit
         ),
+        "size of its object": evidence.of_edits(
+            lambda e: e.get("area") if had_effect(e) else None, kind, edit
+        ),
+        "as removed": _knocked(evidence, kind, edit, 0),
+        "as removed, chance": _knocked(evidence, kind, edit, 1),
     }
+
+
+def _knocked(evidence: Evidence, kind: str, edit: str, at: int) -> Interval | None:
+    """How much of a removal's change lies where the knock-out changed most, and its chance."""
+
+    def value(e: dict[str, Any]) -> float | None:
+        alike = e.get("as removed")
+        return None if alike is None or not had_effect(e) else alike[at]
+
+    return evidence.of_edits(value, kind, edit)
+
+
+def _alike(evidence: Evidence) -> str:
+    lines = []
+    for kind in ("noun", "colour", "ground", "other"):
+        effects = _effects(evidence, kind, "knocked out")
+        share, chance = effects["as removed"], effects["as removed, chance"]
+        if share is not None and chance is not None:
+            lines.append(
+                f"- {NAMES[kind]}: where knocking out changed most lies {share.percent()} of what "
+                f"removing changed (chance {100 * chance.value:.0f} %)."
+            )
+    return "\n".join(lines or ["No word that was knocked out had an effect."]) + "\n"
 
 
 def _causal(evidence: Evidence) -> str:
     lines = [
         "| edit | had an effect | explained by its map | chance | other words' maps | in the "
-        "latents (chance) | of the change, inside its object |",
+        "latents (chance) | of the change, inside its object (its size) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, edit in EDITS:
@@ -233,7 +322,12 @@ def _causal(evidence: Evidence) -> str:
             _percent(seen["chance"]),
             _percent(seen["control"]),
             f"{_percent(deep['share'])} ({_percent(deep['chance'], short=True)})",
-            _percent(effects["inside its object"]),
+            _percent(effects["inside its object"])
+            + (
+                f" ({_percent(size, short=True)})"
+                if (size := effects["size of its object"])
+                else ""
+            ),
         ]
         count = effects["had an effect"].count
         lines.append(f"| {NAMES[kind]} {edit} ({count}) | {' | '.join(cells)} |")
@@ -274,14 +368,46 @@ def _ignored(evidence: Evidence) -> str:
     lines = []
     for title, found in examples(evidence).items():
         lines += [f"**{title.capitalize()}**", ""]
-        for case in found:
-            record, edit = edit_of(evidence, case)
-            rank = sorted(record["words"].values(), reverse=True)
-            lines.append(
-                f"- *{edit['subject']}* in “{record['caption']}”: "
-                f"{100 * edit['attention']:.1f} % of all attention (the prompt's words have "
-                f"{100 * rank[-1]:.1f}–{100 * rank[0]:.1f} %); without it "
-                f"{100 * edit['effect']:.1f} % of the pixels changed noticeably."
-            )
+        if not found and title == PARTED[0]:
+            found, title = nearest(evidence), NEAREST
+            lines += [
+                "No word that was removed had more attention than the median and changed fewer "
+                "than one pixel in 200 noticeably. The nearest:",
+                "",
+            ]
+        elif not found:
+            lines += ["No word with less attention than the median had an effect.", ""]
+        lines += [_told(evidence, case) for case in found]
+        if found:
+            lines += [
+                "",
+                f"![{title.capitalize()}]({PICTURES_OF_PAGES}/{title.replace(' ', '-')}.png)",
+            ]
         lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def _told(evidence: Evidence, case: tuple[int, int]) -> str:
+    """A removed word: its attention among the prompt's words, its effect, and knocked out."""
+    record, edit = edit_of(evidence, case)
+    rank = sorted(share for _, share in record["words"])
+    knocked = next(
+        (
+            e
+            for e in record["edits"]
+            if e["edit"] == "knocked out"
+            and (e["subject"], e["attention"]) == (edit["subject"], edit["attention"])
+        ),
+        None,
+    )
+    inside = (
+        ""
+        if knocked is None
+        else f" Knocked out inside the run, {100 * knocked['effect']:.1f} % of them did."
+    )
+    return (
+        f"- *{edit['subject']}* in “{record['caption']}”: {100 * edit['attention']:.1f} % of all "
+        f"attention for each of its tokens (the prompt's words have {100 * rank[0]:.1f}–"
+        f"{100 * rank[-1]:.1f} %); without it {100 * edit['effect']:.1f} % of the pixels changed "
+        f"noticeably.{inside}"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from scribblediffusion.analysis.change import (
     picture_change,
 )
 from scribblediffusion.analysis.subjects import words_of
+from scribblediffusion.attention.attaching import Attaching
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.intervention import KnockOut
 from scribblediffusion.attention.trace import AttentionTrace
@@ -86,6 +87,9 @@ def experiment(
     sketch: Sketch | None,
     edits: Sequence[Edit],
     seed: int,
+    *,
+    layers: str | Sequence[str] = "*",
+    when: slice | None = None,
     **settings: Any,
 ) -> Experiment:
     """Runs the unchanged prompt and sketch and every edit of them from the same noise.
@@ -96,6 +100,8 @@ def experiment(
         sketch: the sketch, or None.
         edits: the edits; the keys of their maps are those of the prompt.
         seed: of the noise.
+        layers: where tokens are knocked out: a glob or globs over the paths of layers.
+        when: at which steps they are; None for all.
         **settings: as `ScribblePipeline.denoise` takes them.
 
     Raises:
@@ -116,7 +122,7 @@ def experiment(
             if trace is None:
                 extractor = stack.enter_context(RealAttentionExtractor(pipe, previews=False))
             if any(knocked):
-                stack.enter_context(KnockOut(pipe, each=knocked))
+                stack.enter_context(KnockOut(pipe, each=knocked, layers=layers, steps=when))
             latents = final_latents(pipe, prompts, sketches, seed, **settings)
         if extractor is not None:
             trace = extractor.trace
@@ -150,9 +156,11 @@ def _outcome(
     if trace is None:
         raise SettingError("no trace")
     raw = raw_map(trace, edit.keys)
-    others = [
-        raw_map(trace, word.keys) for word in words_of(trace) if not set(word.keys) & set(edit.keys)
-    ]
+    controls = edit.controls
+    if controls is None:
+        controls = [w.keys for w in words_of(trace) if not set(w.keys) & set(edit.keys)]
+    # A region that a sketch mask leaves out has no weight, and no highest places.
+    others = [heat for keys in controls if (heat := raw_map(trace, keys)).any()]
     seen, deep = (
         explain_change(raw, one, others, name=edit.subject, edit=edit.how)
         for one in (change, latent)
@@ -166,8 +174,8 @@ def raw_map(trace: AttentionTrace, keys: Sequence[int]) -> Array:
     return np.sum(maps, axis=0)
 
 
-class SwappedWords:
-    """Other prompts at some steps of a run, told by a table; undone on the way out.
+class SwappedWords(Attaching):
+    """Other prompts at some steps of one run, told by a table; undone on the way out.
 
     A pre-hook on the denoiser exchanges the condition of the rows that the table says.
 
@@ -176,7 +184,13 @@ class SwappedWords:
         prompts: the prompts, one for each picture, that take over.
         sketches: the run's sketches.
         when: `[steps, pictures]` bool, True where the other prompt is heard.
+
+    Raises:
+        CaptureError: it is open already.
+        SettingError: while running: the run has more steps than the table.
     """
+
+    _open = "these swapped words are open already; leave their context first"
 
     def __init__(
         self,
@@ -190,12 +204,11 @@ class SwappedWords:
         self._when = torch.from_numpy(np.asarray(when, bool))
         self._other: tuple[Tensor, Tensor] | None = None
         self._step = 0
-        self._hook: Any = None
 
-    def __enter__(self) -> Self:
+    def _attach(self, stack: ExitStack) -> None:
         self._step = 0
-        self._hook = self._pipe.unet.register_forward_pre_hook(self._swap, with_kwargs=True)
-        return self
+        hook = self._pipe.unet.register_forward_pre_hook(self._swap, with_kwargs=True)
+        stack.callback(hook.remove)
 
     def __exit__(
         self,
@@ -203,9 +216,14 @@ class SwappedWords:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hook.remove()
+        self._leave()
 
     def _swap(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if self._step >= len(self._when):
+            raise SettingError(
+                f"words swapped by a table of {len(self._when)} steps: the run has more; open a "
+                "context for each run"
+            )
         branches = list(self._pipe.key_layout().branches)
         if self._other is None:
             self._other = self._pipe.context(self._condition, branches)

@@ -17,7 +17,7 @@ import numpy as np
 
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.quality import Score, measure
-from scribblediffusion.evaluate.report import claimed, weights_digest
+from scribblediffusion.evaluate.records import claimed, weights_digest
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import check_settings
 from scribblediffusion.train.scenes import Scene, scene

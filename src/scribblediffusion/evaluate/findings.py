@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from scribblediffusion.evaluate.maps import (
     LOCALISATION,
     MOMENTS_FILE,
     SETTINGS,
-    Lines,
     counts,
 )
+from scribblediffusion.evaluate.records import Lines
 from scribblediffusion.evaluate.truth import KINDS, MEASURES
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,10 +48,12 @@ EDITS = (
     ("colour", "replaced"),
     ("colour", "knocked out"),
     ("ground", "removed"),
+    ("ground", "knocked out"),
     ("other", "removed"),
+    ("other", "knocked out"),
     ("stroke", "erased"),
 )
-#: The kinds by which the default aggregation of a word's map is chosen.
+#: Kinds of words that name something with a place.
 WORDS = ("noun", "colour")
 
 
@@ -72,27 +74,6 @@ class Found:
     wrong: tuple[Interval, ...] | None
     wrong_chance: tuple[float, ...] | None
     shuffled: tuple[Interval, ...] | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The default aggregation chosen on one half of the scenes and reported on the other.
-
-    Attributes:
-        name: the best on the choosing half.
-        scenes: how many scenes chose, and how many report.
-        chosen: pointing and IoU of the best on the reporting half, for nouns and colours.
-        present: the same of today's default (all layers, all steps).
-        gain: IoU of the best less that of today's default, on the reporting half.
-        ranking: the candidates with their IoU on the choosing half, best first.
-    """
-
-    name: str
-    scenes: tuple[int, int]
-    chosen: dict[str, Found]
-    present: dict[str, Found]
-    gain: Interval | None
-    ranking: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,7 @@ class Evidence:
         rows = self.localisation if records is None else records
 
         def intervals(name: str) -> tuple[Interval, ...] | None:
-            found = [_sums(r, kind, name, at) for r in rows]
+            found = [sums(r, kind, name, at) for r in rows]
             made = [
                 mean_interval(np.array([s[i] for s, _ in found]), np.array([n for _, n in found]))
                 for i in range(len(MEASURES))
@@ -171,26 +152,6 @@ class Evidence:
             shuffled=intervals("shuffled"),
         )
 
-    def choice(self) -> Choice | None:
-        """Chooses the default aggregation by IoU of nouns and colours; None for one scene."""
-        chooses, reports = self.localisation[::2], self.localisation[1::2]
-        names = [view for view in self.views if view.startswith("choice ")]
-        if not names or not all(_has(half, WORDS) for half in (chooses, reports)):
-            return None
-        scored = {name: _iou_of_words(chooses, self.views.index(name)) for name in names}
-        ranking = sorted(scored.items(), key=lambda item: -item[1])
-        best, at, now = ranking[0][0], self.views.index(ranking[0][0]), self.views.index("all")
-        gains = [_scene_gain(record, at, now) for record in reports]
-        gain = mean_interval(np.array([g for g, _ in gains]), np.array([n for _, n in gains]))
-        return Choice(
-            name=best.removeprefix("choice "),
-            scenes=(len(chooses), len(reports)),
-            chosen={kind: self.located(kind, best, reports) for kind in self.kinds},
-            present={kind: self.located(kind, "all", reports) for kind in self.kinds},
-            gain=gain,
-            ranking=tuple((n.removeprefix("choice "), v) for n, v in ranking),
-        )
-
     # ── causality ────────────────────────────────────────────────────────────────────────────
 
     def edits(self, kind: str | None = None, edit: str | None = None) -> list[tuple[int, Record]]:
@@ -203,7 +164,11 @@ class Evidence:
         ]
 
     def of_edits(
-        self, value: Callable[[Record], float | None], kind: str | None, edit: str | None
+        self,
+        value: Callable[[Record], float | None],
+        kind: str | None,
+        edit: str | None,
+        interval: Callable[[Array, Array], Interval | None] = mean_interval,
     ) -> Interval | None:
         """Mean of a value over edits that have one."""
         totals = {record["scene"]: [0.0, 0] for record in self.effects}
@@ -211,7 +176,7 @@ class Evidence:
             if (found := value(one)) is not None:
                 totals[scene][0] += found
                 totals[scene][1] += 1
-        return mean_interval(
+        return interval(
             np.array([t for t, _ in totals.values()]), np.array([n for _, n in totals.values()])
         )
 
@@ -230,28 +195,46 @@ class Evidence:
 
     def over_time(self, kind: str, after: bool) -> list[tuple[float, Interval]]:
         """(noise remaining, effect of the whole removal = 1) for a removal from or until there."""
-        records = [r for r in self.moments if r.get("kind") == kind and _whole(r) > 0]
+        records = self._timed(kind)
         steps = sorted({m[0] for r in records for m in r["moments"] if m[1] == after})
-        found = []
-        for step in steps:
-            ratio = [
-                next(m[2] for m in r["moments"] if m[0] == step and m[1] == after) for r in records
-            ]
-            whole = [_whole(r) for r in records]
-            made = mean_interval(np.array(ratio), np.array(whole))
-            if made is not None:
-                found.append((1 - step / self.about["steps"], made))
-        return found
+        return [
+            (self._noise_at(step), made)
+            for step in steps
+            if (made := _ratio([_moment(r, step, after) for r in records], map(_whole, records)))
+        ]
 
-    def attention_over_time(self, kind: str) -> list[tuple[float, Interval]]:
-        """(noise remaining, a removed word's share of attention) of one kind of word."""
-        removed = [e for _, e in self.edits(kind, "removed")]
-        if not removed:
-            return []
-        noise = self.effects[0]["noise"]
-        rows = np.array([e["attention_by_step"] for e in removed])
-        made = [mean_interval(column, np.ones(len(rows))) for column in rows.T]
-        return [(n, m) for n, m in zip(noise, made, strict=True) if m is not None]
+    def attention_to_come(self, kind: str) -> list[tuple[float, Interval]]:
+        """(noise remaining, share of a word's attention that is still to come there).
+
+        Of the same words and scenes as `over_time`, in their whole runs: what a removal from there
+        on would do if every step's effect were as large as its attention.
+        """
+        records = [r for r in self._timed(kind) if self._attention(r) is not None]
+        rows = [np.asarray(self._attention(r)) for r in records]
+        steps = sorted({m[0] for r in records for m in r["moments"] if m[1]})
+        return [
+            (self._noise_at(step), made)
+            for step in steps
+            if (made := _ratio([a[step:].sum() / a.sum() for a in rows], [1.0] * len(rows)))
+        ]
+
+    def _timed(self, kind: str) -> list[Record]:
+        return [r for r in self.moments if r.get("kind") == kind and _whole(r) > 0]
+
+    def _attention(self, timed: Record) -> list[float] | None:
+        """The attention by step of the word that was removed at moments; None where unmeasured."""
+        edits = (
+            e
+            for record in self.effects
+            if record["scene"] == timed["scene"]
+            for e in record["edits"]
+            if (e["edit"], e["kind"], e["subject"]) == ("removed", timed["kind"], timed["subject"])
+        )
+        return next((e["attention_by_step"] for e in edits if any(e["attention_by_step"])), None)
+
+    def _noise_at(self, step: int) -> float:
+        """What the scheduler said."""
+        return (self.noise or self.effects[0]["noise"])[step]
 
 
 def had_effect(edit: Record) -> bool:
@@ -259,15 +242,39 @@ def had_effect(edit: Record) -> bool:
     return edit["effect"] >= NO_EFFECT and edit["picture"][0] is not None
 
 
-def examples(evidence: Evidence, count: int = 3) -> dict[str, list[tuple[int, int]]]:
-    """Words that break the rule "much attention, much effect", by search over all scenes.
+#: What stands in for the first of these where there is none.
+NEAREST = "nearest to attention without effect"
+#: The two ways in which attention and effect part.
+PARTED = ("attention without effect", "effect without attention")
 
-    Of all removed words the ranks of attention and of effect (change of the picture) are compared.
+
+def examples(evidence: Evidence, count: int = 3) -> dict[str, list[tuple[int, int]]]:
+    """Words that break the rule "much attention, much effect", by search.
+
+    Among all removed words: those with more attention a token than the median whose removal had no
+    effect (see `had_effect`), and those with less whose removal had one; those whose two ranks are
+    furthest apart first.
 
     Returns:
-        "attention without effect" and "effect without attention": (scene, number of the edit),
-        the clearest first, no word twice.
+        The two of `PARTED`: (scene, number of the edit), the clearest first, no word twice.
+        Where there are fewer than `count`, the list is shorter.
     """
+    cases, apart, above = _two_ranks(evidence)
+    order = np.argsort(apart)
+    loud = [i for i in order[::-1] if above[i] and not had_effect(cases[i][2])]
+    quiet = [i for i in order if not above[i] and had_effect(cases[i][2])]
+    first, second = PARTED
+    return {first: _different(cases, loud, count), second: _different(cases, quiet, count)}
+
+
+def nearest(evidence: Evidence, count: int = 3) -> list[tuple[int, int]]:
+    """The removed words whose rank of attention is furthest above that of their effect."""
+    cases, apart, _ = _two_ranks(evidence)
+    return _different(cases, np.argsort(apart)[::-1], count)
+
+
+def _two_ranks(evidence: Evidence) -> tuple[list[tuple[int, int, Record]], Array, Array]:
+    """Removed words: rank of attention less that of effect, and whose attention is above median."""
     cases = [
         (record["scene"], i, e)
         for record in evidence.effects
@@ -275,14 +282,10 @@ def examples(evidence: Evidence, count: int = 3) -> dict[str, list[tuple[int, in
         if e["edit"] == "removed"
     ]
     if not cases:
-        return {"attention without effect": [], "effect without attention": []}
-    attention = _ranks([e["attention"] for _, _, e in cases])
-    effect = _ranks([e["delta"] for _, _, e in cases])
-    order = np.argsort(attention - effect)
-    return {
-        "attention without effect": _different(cases, order[::-1], count),
-        "effect without attention": _different(cases, order, count),
-    }
+        return [], np.zeros(0), np.zeros(0, bool)
+    attention = np.array([e["attention"] for _, _, e in cases])
+    apart = _ranks(attention) - _ranks(np.array([e["delta"] for _, _, e in cases]))
+    return cases, apart, attention > np.median(attention)
 
 
 def typical(evidence: Evidence) -> tuple[int, int] | None:
@@ -303,12 +306,10 @@ def _different(
     for i in order:
         scene, number, edit = cases[int(i)]
         found.setdefault(edit["subject"], (scene, number))
-        if len(found) == count:
-            break
-    return list(found.values())
+    return list(found.values())[:count]
 
 
-def _ranks(values: Sequence[float]) -> Array:
+def _ranks(values: Array) -> Array:
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(values)) / len(values)
@@ -319,33 +320,23 @@ def _whole(record: Record) -> float:
     return next((m[2] for m in record.get("moments", []) if m[0] == 0 and m[1]), 0.0)
 
 
-def _sums(record: Record, kind: str, name: str, at: int) -> tuple[Sequence[float], int]:
+def _moment(record: Record, step: int, after: bool) -> float:
+    return next(m[2] for m in record["moments"] if m[0] == step and m[1] == after)
+
+
+def _ratio(values: Iterable[float], wholes: Iterable[float]) -> Interval | None:
+    """The sum of values as a share of the sum of their wholes, one pair a scene."""
+    wholes = np.array(list(wholes), np.float64)
+    made = mean_interval(np.array(list(values), np.float64), wholes)
+    return None if made is None else replace(made, count=len(wholes))
+
+
+def sums(record: Record, kind: str, name: str, at: int) -> tuple[Sequence[float], int]:
+    """Sums of the three measures over a scene's cases of one kind, and how many cases."""
     found = record["kinds"].get(kind, {}).get(name)
     if found is None:
         return (0.0,) * len(MEASURES), 0
-    sums = found["sums"]
-    return (sums if "chance" in name else sums[at]), found["count"]
-
-
-def _has(records: Sequence[Record], kinds: Iterable[str]) -> bool:
-    return all(any(kind in r["kinds"] for r in records) for kind in kinds)
-
-
-def _iou_of_words(records: Sequence[Record], at: int) -> float:
-    """Mean IoU, nouns and colours with equal weight."""
-    means = []
-    for kind in WORDS:
-        found = [_sums(r, kind, "own", at) for r in records]
-        means.append(sum(s[1] for s, _ in found) / sum(n for _, n in found))
-    return float(np.mean(means))
-
-
-def _scene_gain(record: Record, at: int, now: int) -> tuple[float, int]:
-    gain, count = 0.0, 0
-    for kind in WORDS:
-        (best, n), (present, _) = (_sums(record, kind, "own", view) for view in (at, now))
-        gain, count = gain + best[1] - present[1], count + n
-    return gain, count
+    return found["sums"] if "chance" in name else found["sums"][at], found["count"]
 
 
 def sentence(edit: dict[str, Any]) -> str:

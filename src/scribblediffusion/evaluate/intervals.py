@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -61,6 +61,19 @@ def mean_interval(sums: Array, counts: Array) -> Interval | None:
     means = (drawn @ sums)[cases > 0] / cases[cases > 0]
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+
+
+def share_interval(sums: Array, counts: Array) -> Interval | None:
+    """As `mean_interval`, for cases that are 0 or 1.
+
+    Where all of them are alike there is nothing to draw from: then the interval is that of Clopper
+    and Pearson (1934), for as many independent cases as there are scenes.
+    """
+    found = mean_interval(sums, counts)
+    if found is None or found.value not in (0, 1):
+        return found
+    least = 0.025 ** (1 / np.count_nonzero(counts))
+    return replace(found, low=least) if found.value else replace(found, high=1 - least)
 
 
 @lru_cache(maxsize=8)

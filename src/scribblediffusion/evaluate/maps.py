@@ -7,7 +7,6 @@ tables and plots are made from those lines alone.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from scribblediffusion.analysis.localisation import on_grid
+from scribblediffusion.analysis.change import explain_change
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Word
-from scribblediffusion.errors import SettingError
+from scribblediffusion.attention.trace import resize
 from scribblediffusion.evaluate import causal, truth
 from scribblediffusion.evaluate.edits import (
     Edit,
@@ -28,9 +27,10 @@ from scribblediffusion.evaluate.edits import (
     replaced,
     without,
 )
+from scribblediffusion.evaluate.records import Lines, claimed, weights_digest
 from scribblediffusion.model.text import TEXT_TOKENS
-from scribblediffusion.model.weights import FILE, digest, shipped
 from scribblediffusion.pipeline import ScribblePipeline
+from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.sketch import Sketch
 from scribblediffusion.train.latents import spans
 from scribblediffusion.train.objects import FAMILIES, things
@@ -53,39 +53,8 @@ SETTINGS, LOCALISATION, EFFECTS, MOMENTS_FILE = (
     "time.jsonl",
 )
 PICTURES = "pictures"
-
-
-class Lines:
-    """A file of one JSON record a scene; a line that was cut off is as if it were not there."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.found: dict[int, dict[str, Any]] = {}
-        if path.is_file():
-            self._read()
-
-    def _read(self) -> None:
-        sound = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            self.found[record["scene"]] = record
-            sound += len(line)
-        os.truncate(self.path, sound)
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Writes one scene's record at once."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        self.found[record["scene"]] = record
-
-    def first(self, count: int) -> list[dict[str, Any]]:
-        """The records of the first scenes, in their order."""
-        return [self.found[i] for i in sorted(self.found) if i < count]
+#: The grid on which changes of two pictures are compared: that of the finest maps.
+PLACES = (32, 32)
 
 
 def counts(scenes: int) -> tuple[int, int, int]:
@@ -139,19 +108,15 @@ def run(
 
 def _settings(folder: Path, steps: int, model: str | None) -> dict[str, Any]:
     """Writes what the evaluation is of, or finds it the same as before."""
-    weights = digest((Path(model) if model else shipped()) / "unet" / FILE)
-    about = {"weights": weights[:16], "steps": steps, "seed": truth.SEED, "split": truth.SPLIT}
-    path = folder / SETTINGS
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if {k: before.get(k) for k in about} != about:
-            raise SettingError(
-                f"{folder} holds an evaluation of {before}, this one is of {about}: "
-                "name another folder"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about) + "\n", encoding="utf-8")
-    return about
+    about: dict[str, Any] = {
+        "weights": weights_digest(model),
+        "steps": steps,
+        "seed": truth.SEED,
+        "split": truth.SPLIT,
+        "guidance_scale": GUIDANCE,
+        "sketch_guidance_scale": SKETCH_GUIDANCE,
+    }
+    return claimed(folder, about | ({} if model is None else {"model": model}))
 
 
 # --- localisation --------------------------------------------------------------------------------
@@ -191,22 +156,26 @@ def edits_of(
 ) -> list[tuple[str, int | None, Edit]]:
     """The edits of a scene: (kind of word, its object or None, edit).
 
-    Every noun and colour word is removed, and some of the other words. Of the first object noun
-    and colour are replaced and knocked out, too. The longest stroke is erased.
+    Every noun and colour word is removed, and some of the other words; of the first object, noun
+    and colour are replaced, too. What is removed of the first object and of the other words is
+    knocked out as well. The longest stroke is erased. Controls are the words of other objects.
     """
     sketch = Sketch.from_image(255 - one.sketch)
     rng = np.random.default_rng([truth.SEED, number, 7])
     found: list[tuple[str, int | None, Edit]] = []
-    named: set[int] = set()
-    for owner, kind, start, end in spans(one):
-        keys = tuple(k for w in words if start <= w.start < end for k in w.keys)
-        named |= set(keys)
-        text = one.caption[start:end]
+    named = [
+        (owner, kind, start, end, tuple(k for w in words if start <= w.start < end for k in w.keys))
+        for owner, kind, start, end in spans(one)
+    ]
+    for owner, kind, start, end, keys in named:
+        own = {k for other, _, _, _, ks in named if other == owner for k in ks}
+        others = tuple(w.keys for w in words if w.keys and not own & set(w.keys))
 
         def edit(
-            how: str, prompt: str, knocked: tuple[int, ...] = (), text=text, keys=keys
-        ) -> Edit:
-            return Edit(text, how, keys, prompt, sketch, knocked)
+            how: str, prompt: str, knocked: tuple[int, ...] = (),
+            text=one.caption[start:end], keys=keys, others=others,
+        ) -> Edit:  # fmt: skip
+            return Edit(text, how, keys, prompt, sketch, knocked, others)
 
         found.append((kind, owner, edit("removed", without(one.caption, start, end))))
         if owner == 0:
@@ -214,7 +183,8 @@ def edits_of(
             new = replaced(one.caption, start, end, other)
             found.append((kind, owner, edit(f"replaced by {other}", new)))
             found.append((kind, owner, edit("knocked out", one.caption, keys)))
-    found += _other_removals(one, words, named, sketch)
+    taken = {k for *_, keys in named for k in keys}
+    found += _other_edits(one, words, taken, sketch)
     ink = longest_stroke(sketch)
     if ink is not None:
         found.append(("stroke", None, erasure(one.caption, sketch, ink, TEXT_TOKENS)))
@@ -230,15 +200,24 @@ def _another(rng: np.random.Generator, one: Scene, kind: str) -> str:
     return str(rng.choice([t.name for t in things() if not t.held_out and t.name not in names]))
 
 
-def _other_removals(
+def _other_edits(
     one: Scene, words: tuple[Word, ...], named: set[int], sketch: Sketch
 ) -> list[tuple[str, int | None, Edit]]:
-    """The ground's colour, and some words that name nothing, each at its first place."""
+    """The ground's colour, and some words that name nothing, each at its first place: removed, and
+    knocked out.
+    """
     free = [w for w in words if not set(w.keys) & named and w.text.isalpha() and w.keys]
     grounds = [w for w in free if w.text in FAMILIES or w.text == "white"]
     rest = [w for w in free if w not in grounds and not w.occurrence]
     chosen = [("ground", w) for w in grounds] + [("other", w) for w in rest[:FUNCTION_WORDS]]
-    return [(kind, None, removal(one.caption, w, w.text, sketch)) for kind, w in chosen]
+    return [
+        (kind, None, edit)
+        for kind, w in chosen
+        for edit in (
+            removal(one.caption, w, w.text, sketch),
+            Edit(w.text, "knocked out", w.keys, one.caption, sketch, w.keys),
+        )
+    ]
 
 
 def _causes(
@@ -257,12 +236,11 @@ def _causes(
             num_inference_steps=steps,
         )
         _keep(folder / PICTURES / f"{number:04d}.npz", done)
-        shares = {w.text: _share(done, w) for w in done.trace.words}
         yield {
             "scene": number,
             "caption": one.caption,
             "noise": [round(s.noise_remaining or 0.0, 4) for s in done.trace.steps],
-            "words": shares,
+            "words": [[w.text, _share(done, w)] for w in done.trace.words if w.keys],
             "edits": [
                 _record(one, kind, owner, outcome, done)
                 for (kind, owner, _), outcome in zip(listed, done.outcomes, strict=True)
@@ -271,7 +249,8 @@ def _causes(
 
 
 def _share(done: causal.Experiment, word: Word) -> float:
-    return round(float(causal.raw_map(done.trace, word.keys).mean()), 6)
+    """A word's share of all attention, for each of its tokens."""
+    return round(float(causal.raw_map(done.trace, word.keys).mean()) / len(word.keys), 6)
 
 
 def _record(
@@ -288,7 +267,7 @@ def _record(
         "edit": outcome.edit.kind,
         "how": outcome.edit.how,
         "prompt": outcome.edit.prompt,
-        "attention": outcome.attention,
+        "attention": outcome.attention / len(outcome.edit.keys),
         "attention_by_step": by_step,
         "effect": seen.effect,
         "delta": float(outcome.change.mean()),
@@ -298,8 +277,20 @@ def _record(
     mask = None if owner is None else one.labels == owner + 1
     if mask is not None and mask.any() and outcome.change.any():
         record["inside"] = float(outcome.change[mask].sum() / outcome.change.sum())
-        record["area"] = float(on_grid(mask, (32, 32)).mean())
+        record["area"] = float(mask.mean())
+    if (removed := _removal_of(outcome, done)) is not None and outcome.change.any():
+        heat = resize(outcome.change, *PLACES)
+        alike = explain_change(heat, removed.change, name=outcome.edit.subject)
+        record["as removed"] = [alike.share, alike.chance]
     return _rounded(record)
+
+
+def _removal_of(outcome: causal.Outcome, done: causal.Experiment) -> causal.Outcome | None:
+    """The removal of what an edit knocks out."""
+    if outcome.edit.kind != "knocked out":
+        return None
+    removals = (o for o in done.outcomes if o.edit.kind == "removed")
+    return next((o for o in removals if o.edit.keys == outcome.edit.keys), None)
 
 
 def _rounded(value: Any) -> Any:

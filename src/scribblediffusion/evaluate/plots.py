@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from scribblediffusion.evaluate.findings import (
     AIMS,
     EDITS,
     NAMES,
+    NEAREST,
+    PARTED,
     WORDS,
     Evidence,
     Found,
     edit_of,
     examples,
+    nearest,
     sentence,
     short_layer,
     typical,
@@ -24,19 +28,26 @@ from scribblediffusion.evaluate.intervals import Interval
 from scribblediffusion.evaluate.maps import PICTURES
 from scribblediffusion.view import evidence as view
 
+_TO_COME = "its attention still to come"
+
 
 def plots(evidence: Evidence) -> dict[str, Any]:
     """Every plot, by the name of its file."""
     drawn: dict[str, Any] = {
         "localisation": view.bars(_bars(evidence)),
-        "noise": view.curves(_noise_curves(evidence)),
-        "layers": view.ranked(_layer_rows(evidence)),
-        "heads": _heads(evidence),
         "time": view.curves(_time_curves(evidence)),
     }
+    regions = [kind for kind in evidence.kinds if kind not in WORDS]
+    for suffix, kinds in (("", [k for k in WORDS if k in evidence.kinds]), ("-regions", regions)):
+        if kinds:
+            drawn[f"noise{suffix}"] = view.curves(_noise_curves(evidence, kinds))
+            drawn[f"layers{suffix}"] = view.ranked(_layer_rows(evidence, kinds))
+            drawn[f"heads{suffix}"] = _heads(evidence, kinds)
     if rows := _causal_rows(evidence):  # none where no edit had an effect
         drawn["causal"] = view.ranked(rows)
     shown = examples(evidence)
+    if not shown[PARTED[0]]:
+        shown[NEAREST] = nearest(evidence)
     cases = {"typical": [c for c in [typical(evidence)] if c], **_by_file(shown)}
     for name, chosen in cases.items():
         if chosen:
@@ -76,10 +87,10 @@ def _bars(evidence: Evidence) -> list[view.Bars]:
     ]
 
 
-def _noise_curves(evidence: Evidence) -> list[view.Curves]:
+def _noise_curves(evidence: Evidence, kinds: Sequence[str]) -> list[view.Curves]:
     steps = [v for v in evidence.views if v.startswith("step ")]
     panels = []
-    for kind in (k for k in (*WORDS, "region 8×8") if k in evidence.kinds):
+    for kind in kinds:
         found = [evidence.located(kind, s) for s in steps]
         names = list(_series(found[0], 0))
         series = {
@@ -90,7 +101,7 @@ def _noise_curves(evidence: Evidence) -> list[view.Curves]:
     return panels
 
 
-def _layer_rows(evidence: Evidence) -> list[view.Bars]:
+def _layer_rows(evidence: Evidence, kinds: Sequence[str]) -> list[view.Bars]:
     layers = [v for v in evidence.views if v.startswith("layer ")]
     return [
         view.Bars(
@@ -99,18 +110,17 @@ def _layer_rows(evidence: Evidence) -> list[view.Bars]:
                 short_layer(v.removeprefix("layer ")): {
                     n: s
                     for n, s in _series(evidence.located(kind, v), 0).items()
-                    if n in ("on its own object", "other tokens' maps there")
+                    if n != "on another object"
                 }
                 for v in layers
             },
             unit="pointing game",
         )
-        for kind in (*WORDS, "region 8×8")
-        if kind in evidence.kinds
+        for kind in kinds
     ]
 
 
-def _heads(evidence: Evidence) -> Any:
+def _heads(evidence: Evidence, kinds: Sequence[str]) -> Any:
     layers = [v.removeprefix("layer ") for v in evidence.views if v.startswith("layer ")]
     heads = len([v for v in evidence.views if v.startswith(f"head {layers[0]} ")])
     panels = [
@@ -123,8 +133,7 @@ def _heads(evidence: Evidence) -> Any:
                 ]
             ),
         )
-        for kind in WORDS
-        if kind in evidence.kinds
+        for kind in kinds
     ]
     return view.matrix(
         panels, [*map(short_layer, layers)], [*map(str, range(heads))], "pointing, %"
@@ -154,13 +163,8 @@ def _time_curves(evidence: Evidence) -> list[view.Curves]:
             name: [(n, _triple(i)) for n, i in evidence.over_time(kind, after)]
             for name, after in (("removed from there on", True), ("removed until there", False))
         }
-        attention = evidence.attention_over_time(kind)
-        top = max((i.value for _, i in attention), default=1.0)
-        series["its attention (largest = 1)"] = [
-            (n, (i.value / top, i.low / top, i.high / top)) for n, i in attention
-        ]
-        unit = "change, whole removal = 1"
-        panels.append(view.Curves(NAMES[kind], series, unit, ("its attention (largest = 1)",)))
+        series[_TO_COME] = [(n, _triple(i)) for n, i in evidence.attention_to_come(kind)]
+        panels.append(view.Curves(NAMES[kind], series, "change, whole removal = 1", (_TO_COME,)))
     return panels
 
 

@@ -1,13 +1,15 @@
 """`scribble evaluate`: does a picture follow its sketch, and its words?
 
-Held-out scenes, fixed seeds. Every figure stands between a *ceiling* (the true picture passed
-through the autoencoder) and a *floor* (the picture made for another scene), so that it has its
-scale. Pictures are kept as files and every scene's scores are a line of another, written as soon
-as they are there: an evaluation that was interrupted goes on where it stopped.
+Held-out scenes, fixed seeds: fidelity on scenes as they come, colour on as many of one, of two and
+of three objects, for which further scenes are drawn. Every figure stands between a *ceiling* (the
+true picture passed through the autoencoder) and a *floor* (the picture made for another scene), so
+that it has its scale. Pictures are kept as files and every scene's scores are a line of another,
+written as soon as they are there: an evaluation that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scribblediffusion.evaluate.maps import Lines
+from scribblediffusion.evaluate.intervals import Interval, mean_interval, share_interval
 from scribblediffusion.evaluate.metrics import fidelity, fill_family
+from scribblediffusion.evaluate.records import Lines
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import Sketch
@@ -36,6 +39,8 @@ SEED = 2026
 #: Whose figures stand beside each other.
 KINDS = ("model", "ceiling", "floor")
 PICTURES = "pictures"
+#: What scenes of so many objects are called.
+COUNTS = {1: "one", 2: "two", 3: "three"}
 
 
 @dataclass(frozen=True)
@@ -77,22 +82,52 @@ def score(picture: np.ndarray, one: Scene) -> Score:
     )
 
 
-def summary(scores: list[Score]) -> dict[str, float | int]:
-    """Means over scenes; colour as a share of named objects, by number of objects."""
-    found: dict[str, float | int] = {
-        "scenes": len(scores),
-        "fidelity": round(float(np.mean([s.f1 for s in scores])), 4),
-        "precision": round(float(np.mean([s.precision for s in scores])), 4),
-        "recall": round(float(np.mean([s.recall for s in scores])), 4),
-    }
-    for label, counts in (("one", (1,)), ("two", (2,)), ("three", (3,))):
-        chosen = [s for s in scores if s.count in counts]
-        named = sum(s.named for s in chosen)
-        found[f"named_{label}"] = named
-        if named:
-            found[f"colour_{label}"] = round(sum(s.right for s in chosen) / named, 4)
-            found[f"swapped_{label}"] = round(sum(s.swapped for s in chosen) / named, 4)
+def summary(scores: Sequence[Score], more: Sequence[Score] = ()) -> dict[str, Any]:
+    """Means over scenes; colour as a share of named objects, by number of objects.
+
+    Args:
+        scores: of scenes as they come.
+        more: of further scenes with a named colour, which count for colour alone.
+
+    Returns:
+        Each figure, and its 95 % interval for drawing other scenes under `<figure>_interval`;
+        "scenes" of fidelity; "scenes_one" … with a named colour and "named_one" … objects in them.
+    """
+    every = [1] * len(scores)
+    found: dict[str, Any] = {"scenes": len(scores)}
+    for name, value in (("fidelity", "f1"), ("precision", "precision"), ("recall", "recall")):
+        found |= _figure(name, mean_interval, [getattr(s, value) for s in scores], every)
+    for count, label in COUNTS.items():
+        chosen = [s for s in (*scores, *more) if s.count == count and s.named]
+        named = [s.named for s in chosen]
+        found |= {f"scenes_{label}": len(chosen), f"named_{label}": sum(named)}
+        found |= _figure(f"colour_{label}", share_interval, [s.right for s in chosen], named)
+        found |= _figure(f"swapped_{label}", share_interval, [s.swapped for s in chosen], named)
     return found
+
+
+def _figure(
+    name: str,
+    interval_of: Callable[[np.ndarray, np.ndarray], Interval | None],
+    sums: Sequence[float],
+    counts: Sequence[int],
+) -> dict[str, Any]:
+    interval = interval_of(np.array(sums), np.array(counts)) if len(sums) else None
+    if interval is None:
+        return {}
+    ends = [round(interval.low, 4), round(interval.high, 4)]
+    return {name: round(interval.value, 4), f"{name}_interval": ends}
+
+
+def names_a_colour(one: Scene) -> bool:
+    """Whether the caption names the colour of an object that can be seen."""
+    return any(p.named and (one.labels == i + 1).any() for i, p in enumerate(one.objects))
+
+
+def with_colours(make: Callable[[int], Scene], count: int) -> list[int]:
+    """The numbers of the first `count` scenes whose captions name a colour."""
+    found = (number for number in itertools.count() if names_a_colour(make(number)))
+    return list(itertools.islice(found, count))
 
 
 def draw(pipe: ScribblePipeline, scenes: Sequence[Scene], seed: int, **dials: Any) -> np.ndarray:
@@ -181,6 +216,11 @@ def picture_file(folder: Path, name: str, number: int) -> Path:
     return folder / PICTURES / name / f"{number:04d}.png"
 
 
-def figures(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | int]]:
+def figures(
+    records: Sequence[dict[str, Any]], more: Sequence[dict[str, Any]] = ()
+) -> dict[str, dict[str, Any]]:
     """What `measure` found, put together: "model", "ceiling" and "floor" → `summary`."""
-    return {kind: summary([Score(**one[kind]) for one in records]) for kind in KINDS}
+    return {
+        kind: summary([Score(**one[kind]) for one in records], [Score(**one[kind]) for one in more])
+        for kind in KINDS
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from scribblediffusion.errors import SettingError
-from scribblediffusion.evaluate.quality import SEED, SETS, figures, measure, picture_file
-from scribblediffusion.model.weights import COMPONENTS, FILE, digest, shipped
+from scribblediffusion.evaluate.quality import (
+    COUNTS,
+    SEED,
+    SETS,
+    figures,
+    measure,
+    names_a_colour,
+    picture_file,
+    with_colours,
+)
+from scribblediffusion.evaluate.records import claimed, weights_digest
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.train.scenes import Scene, scene
@@ -47,14 +57,14 @@ STEPS = 20
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown: one table for each set of scenes, with a line that says what it is.
+    """The report as Markdown: for each set of scenes its sheet of pictures and a table.
 
-    A figure that misses its aim says by how much. Shares of a few objects say of how many.
+    Every figure says of how many it is, with its 95 % interval for drawing other scenes, and one
+    that misses its aim by how much.
     """
     parts = []
     for name, found in report.items():
-        count = found["model"]["scenes"]
-        parts += [f"### {name}: {SETS.get(name, name)} ({count} scenes)", ""]
+        parts += [f"### {name}: {SETS.get(name, name)}", "", f"![Samples]({name}.png)", ""]
         parts += [
             "| figure | model | aim | ceiling | floor |",
             "| --- | ---: | ---: | ---: | ---: |",
@@ -65,15 +75,23 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _row(name: str, figure: str, label: str, found: dict[str, Any]) -> str:
-    values = [found[kind].get(figure) for kind in ("model", "ceiling", "floor")]
-    model, ceiling, floor = ("–" if v is None else f"{v:.3f}" for v in values)
-    aim = AIMS.get((name, figure))
+    model, ceiling, floor = (_cell(found[kind], figure) for kind in ("model", "ceiling", "floor"))
+    value, aim = found["model"].get(figure), AIMS.get((name, figure))
     goal = "" if aim is None else f"{aim:.2f}"
-    if aim is not None and values[0] is not None:
-        goal += " ✓" if values[0] >= aim else f" (−{aim - values[0]:.3f})"
-    named = found["model"].get(f"named_{figure.rsplit('_', 1)[-1]}")
-    label = label if named is None else f"{label} (of {named})"
+    if aim is not None and value is not None:
+        goal += " ✓" if value >= aim else f" (−{aim - value:.3f})"
+    of = figure.rsplit("_", 1)[-1]
+    scenes, named = (found["model"].get(f"{what}_{of}") for what in ("scenes", "named"))
+    cases = f"{found['model']['scenes']}" if named is None else f"{named} objects in {scenes}"
+    label = f"{label} ({cases} scenes)"
     return f"| {label} | {model} | {goal} | {ceiling} | {floor} |"
+
+
+def _cell(found: dict[str, Any], figure: str) -> str:
+    if figure not in found:
+        return "–"
+    low, high = found[f"{figure}_interval"]
+    return f"{found[figure]:.3f} [{low:.2f}, {high:.2f}]"
 
 
 #: The sheet's measures in pixels, and its colours.
@@ -122,7 +140,8 @@ def run(
 
     Args:
         folder: the report, each scene's scores (`<set>.jsonl`) and picture.
-        scenes: held-out scenes of each set.
+        scenes: held-out scenes of each set; for its colours at least as many of one, of two and of
+            three objects, each with a named colour.
         sets: which of `quality.SETS`.
         model: a folder or hub id; None for the shipped model.
         progress: a context that gives a progress bar.
@@ -143,14 +162,30 @@ def run(
     pipe, start = ScribblePipeline.from_pretrained(model), time.time()
     found: dict[str, Any] = {}
     with progress() as bar:
-        task = bar.add_task("Drawing held-out scenes", total=scenes * len(sets))
+        task = bar.add_task("Looking for named colours", total=len(sets))
+        plan = {}
         for name in sets:
-            bar.update(task, description=f"Drawing held-out scenes: {name}")
-            records = measure(
-                pipe, scene_of(name), scenes, folder, name,
+            plan[name] = _further(name, scenes)
+            bar.update(task, advance=1)
+        total = sum(scenes + sum(more.values()) for more in plan.values())
+        task = bar.add_task("Drawing held-out scenes", total=total)
+
+        def drawn(part: str, make: Callable[[int], Scene], count: int) -> list[dict[str, Any]]:
+            bar.update(task, description=f"Drawing held-out scenes: {part}")
+            return measure(
+                pipe, make, count, folder, part,
                 on_scenes=lambda more: bar.update(task, advance=more), **dials,
             )  # fmt: skip
-            found[name] = figures(records)
+
+        for name in sets:
+            records = drawn(name, scene_of(name), scenes)
+            more = []
+            for count, needed in plan[name].items():
+                make = scene_of(name, count)
+                numbers = with_colours(make, needed)
+                part = f"{name}-{COUNTS[count]}"
+                more += drawn(part, lambda i, m=make, n=numbers: m(n[i]), needed)
+            found[name] = figures(records, more)
             _sheet_of(folder, name, min(SAMPLES, scenes)).save(folder / f"{name}.png")
     about |= {"scenes": scenes, "seconds": round(time.time() - start), "sets": found}
     (folder / "evaluation.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -160,42 +195,21 @@ def run(
     return about
 
 
-def scene_of(name: str) -> Callable[[int], Scene]:
-    """Number to held-out scene of a set."""
-    return lambda number: scene(number, split=name, seed=SEED)
+def scene_of(name: str, count: int | None = None) -> Callable[[int], Scene]:
+    """Number to held-out scene of a set, as they come or, in a stream apart, of `count` objects."""
+    return lambda number: scene(number, split=name, seed=SEED + (count or 0), count=count)
+
+
+def _further(name: str, scenes: int) -> dict[int, int]:
+    """How many scenes of so many objects a set lacks of `scenes` with a named colour."""
+    make = scene_of(name)
+    mix = Counter(len(one.objects) for one in map(make, range(scenes)) if names_a_colour(one))
+    lacking = {count: max(0, scenes - mix[count]) for count in COUNTS}
+    # the floor is the picture of another scene: there are two at least
+    return {count: max(2, more) for count, more in lacking.items() if more}
 
 
 def _sheet_of(folder: Path, name: str, count: int) -> Image.Image:
     make = scene_of(name)
     pictures = [np.asarray(Image.open(picture_file(folder, name, i))) for i in range(count)]
     return sheet([(make(i), picture) for i, picture in enumerate(pictures)])
-
-
-def weights_digest(model: str | None) -> str:
-    """Sixteen letters that stand for all the weights of a model."""
-    folder = Path(model) if model else shipped()
-    parts = [folder / name / FILE for name in COMPONENTS]
-    if not all(part.is_file() for part in parts):
-        return str(model)  # a hub id
-    return "".join(digest(part)[:4] for part in parts)
-
-
-def claimed(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Notes what a folder's evaluation is of, or finds it the same as before.
-
-    Raises:
-        SettingError: the folder holds another evaluation.
-    """
-    path = folder / "settings.json"
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        other = {k: v for k, v in about.items() if before.get(k) != v}
-        if other:
-            raise SettingError(
-                f"{folder} holds an evaluation with other settings "
-                f"({', '.join(f'{k} {before.get(k)}, now {v}' for k, v in other.items())}): "
-                "name another folder, or delete this one"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return dict(about)
