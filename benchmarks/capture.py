@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -221,6 +222,8 @@ def ways() -> dict[str, Way]:
             found[f"{package} {version(package)}"] = way
         except PackageNotFoundError:
             print(f"{package} is not installed here, so it is left out (see benchmarks/rivals.py)")
+            continue
+        import_module(package.replace("-", "_"))  # now, or the first run would be charged with it
     return found
 
 

@@ -115,14 +115,20 @@ def measure(loop: Loop, varied: str, value: int, rounds: int) -> Point:
 
 
 def draw(points: list[Point]) -> Any:
-    """A panel for each thing that is varied: time on the left scale, bytes on the right one."""
+    """A panel for each thing that is varied: time on the left scale, bytes on the right one.
+
+    Bars are from the least to the most of all steps.
+    """
     figure, axes = panels(len(VARIED), width=3.6)
     for axis, varied in zip(axes, VARIED, strict=True):
         chosen = [p for p in points if p.varied == varied]
         values = [p.value for p in chosen]
-        middle = [1000 * p.added.median for p in chosen]
-        axis.plot(values, middle, "o-", color=INK[0], label="added to a step, ms")
-        axis.set_ylim(0, 1.25 * max(middle))
+        added = [p.added for p in chosen]
+        middle = [1000 * a.median for a in added]
+        less = [1000 * (a.median - a.low) for a in added]
+        more = [1000 * (a.high - a.median) for a in added]
+        axis.errorbar(values, middle, (less, more), fmt="o-", color=INK[0], capsize=3)
+        axis.set_ylim(0, 1.1 * max(1000 * a.high for a in added))
         axis.set_xlabel(varied)
         axis.set_ylabel("added to a step, ms", color=INK[0])
         right = axis.twinx()
@@ -157,6 +163,7 @@ def main() -> None:
     ]
     columns = ("varied", "a step without, ms", "capture adds, ms", "kept, MB")
     note = f"otherwise 4 steps, 256 pixels, 9 of {KEYS} keys, 1 picture; medians of steps"
+    note += " (least to most)"
     show("Growth of the cost of capture", columns, rows, note)
     record = {"machine": machine(chosen.threads), "points": points}
     write("growth", record, draw(points), docs=chosen.docs)

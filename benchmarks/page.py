@@ -63,15 +63,15 @@ def growth(record: Record) -> str:
     rows = [
         (
             f"{point['varied']}: {point['value']}",
-            f"{1000 * point['step']['median']:.0f}",
-            f"{1000 * point['added']['median']:.0f}",
+            spread(point["step"], 1000, 0),
+            spread(point["added"], 1000, 0),
             f"{100 * point['added']['median'] / point['step']['median']:.1f} %",
             f"{point['nbytes'] / 1e6:.2f}",
         )
         for point in record["points"]
     ]
     columns = ("", "a step without, ms", "capture adds, ms", "that is", "kept of the run, MB")
-    return table(columns, rows)
+    return table(columns, rows) + "\nMedians of all steps (least to most).\n"
 
 
 def pipeline(record: Record) -> str:
@@ -147,7 +147,11 @@ def rival_maps(record: Record) -> str:
     count = record["chance"]["auc"]["count"]
     second = table((f"{count} nouns", "pointing game", "IoU at equal area", "AUC"), rows)
     same = "the same bits" if record["latents the same under each capture"] else "NOT the same bits"
-    return f"{first}\n{second}\nUnder each capture the latents had {same}.\n"
+    told = f"Under each capture the latents had {same}."
+    if of := record.get("of"):
+        told += f" {of['scenes']} scenes, {of['steps']} steps, seed {of['seed']}, "
+        told += f"weights `{of['weights']}`."
+    return f"{first}\n{second}\n{told}\n"
 
 
 def _measures(found: Record) -> list[str]:

@@ -143,7 +143,6 @@ def main() -> int:
     figure, axes = panels(2)
     bars(axes[0], list(seconds), list(seconds.values()), "seconds a picture", SECONDS)
     bars(axes[1], list(times), list(times.values()), "times the bare loop", 1.15)
-    axes[1].set_xlim(left=0.9)
     axes[1].set_yticklabels([])
     figure.suptitle(title)
     record = {

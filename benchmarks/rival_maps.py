@@ -33,6 +33,7 @@ from scribblediffusion.analysis.localisation import Localisation, Measures, loca
 from scribblediffusion.attention.records import Word
 from scribblediffusion.errors import ScribbleError
 from scribblediffusion.evaluate.intervals import Interval, mean_interval
+from scribblediffusion.evaluate.records import weights_digest
 from scribblediffusion.settings import seeded
 from scribblediffusion.train.scenes import Scene, scene
 
@@ -258,6 +259,12 @@ def main() -> None:
     show(title, ("", "pointing", "IoU", "AUC"), table, note)
     record = {
         "machine": machine(torch.get_num_threads()),
+        "of": {
+            "weights": weights_digest(None),
+            "scenes": len(scenes),
+            "steps": chosen.steps,
+            "seed": SEED,
+        },
         "attempts": tried,
         "latents the same under each capture": same,
         "nouns": results,
