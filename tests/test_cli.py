@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +36,22 @@ def test_no_argument(capsys):
 
 def test_a_missing_file(capsys, tmp_path):
     assert "nowhere.png" in failed(capsys, "draw", tmp_path / "nowhere.png", "a cat")
+
+
+def test_a_name_that_no_file_can_have_and_a_folder_that_may_not_be_read(
+    capsys, tmp_path, monkeypatch
+):
+    assert "too long" in failed(capsys, "draw", tmp_path / ("n" * 300 + ".png"), "a cat")
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert "permission denied" in failed(capsys, "draw", tmp_path / "x.png", "a cat")
+
+
+def test_a_prompt_that_is_no_unicode(capsys, sketch):
+    assert r"'\udce9'" in failed(capsys, "draw", sketch, "caf\udce9")
 
 
 def test_a_text_file(capsys, tmp_path):
@@ -95,10 +112,23 @@ def test_count_output_and_the_progress_bar(sketch, tmp_path, monkeypatch, capfd)
     assert left.value.code == 0
     said = capfd.readouterr()
     assert "Noise remaining: 25%" in said.err
+    assert "Noise" not in said.out
     for number, seed in ((1, "5"), (2, "6")):
         path = tmp_path / f"out-{number}.png"
         assert str(path) in said.out
         assert Image.open(path).text["Seed"] == seed  # type: ignore[attr-defined]
+
+
+def test_where_no_bar_is_seen_a_line_tells_of_each_quarter(capsys):
+    from scribblediffusion.cli.progress import progress, quarterly
+
+    for total, expected in ((20, [5, 10, 15]), (2, [1]), (1, [])):
+        with progress() as bar:
+            for done in range(1, total + 1):
+                quarterly(bar, f"{done}", done, total)
+        said = capsys.readouterr()
+        assert said.err.split() == [str(n) for n in expected]
+        assert not said.out
 
 
 def test_draw_writes_the_same_picture_for_the_same_seed(sketch, tmp_path, capsys):

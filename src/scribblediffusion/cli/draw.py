@@ -99,12 +99,20 @@ def _cleaned(sketch: str, mask: Path | None) -> Sketch | None:
         if mask is not None:
             raise InputError(f"--mask {mask}: there is no sketch to mask; name one instead of -")
         return None
-    if not Path(sketch).exists():
-        raise SketchError(f'{sketch}: there is no such file; give an image, or "-" for no sketch')
+    if why := _missing(sketch):
+        raise SketchError(f'{sketch}: {why}; give an image, or "-" for no sketch')
     cleaned = Sketch.from_image(sketch, mask=mask)
     if cleaned.is_blank:
         typer.echo(f"scribble: no ink was found in {sketch}, so the words alone count", err=True)
     return cleaned
+
+
+def _missing(sketch: str) -> str | None:
+    """Why there is no file of this name for us, or None."""
+    try:
+        return None if Path(sketch).exists() else "there is no such file"
+    except OSError as error:  # a name that no file can have, or a folder that may not be read
+        return (error.strerror or str(error)).lower()
 
 
 def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scribblediffusion.cli.extras import SCENES, need
 from scribblediffusion.cli.progress import progress, quiet_loading
 from scribblediffusion.errors import SettingError
 
@@ -16,7 +17,12 @@ app = typer.Typer(
 )
 
 Output = Annotated[Path, typer.Option(help="Folder for the report.")]
-Scenes = Annotated[int, typer.Option(help="Held-out scenes of each set.", min=2)]
+Scenes = Annotated[
+    int,
+    typer.Option(
+        help="Held-out scenes of each set; for colours, of each number of objects too.", min=2
+    ),
+]
 Sets = Annotated[str, typer.Option(help="Which sets: test, objects, pairs, wobbly.")]
 Model = Annotated[str | None, typer.Option(help="Folder or hub id.")]
 SETS = "test,objects,pairs,wobbly"
@@ -33,6 +39,19 @@ def evaluate(
     """Measure the model on held-out scenes; without a command, its pictures (quality)."""
     if context.invoked_subcommand is None:
         quality(output, scenes, sets, model)
+        return
+    given = [name for name in context.params if _given(context, name)]
+    if given:
+        command = context.invoked_subcommand
+        raise SettingError(
+            f"--{given[0]} stands before {command}, which would not see it; "
+            f"try: scribble evaluate {command} --{given[0]} …"
+        )
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -43,6 +62,7 @@ def quality(
     model: Model = None,
 ) -> None:
     """Measure how well pictures follow their sketches and words, on held-out scenes."""
+    need("evaluation", *SCENES)
     from scribblediffusion.evaluate.report import run
 
     chosen = tuple(name.strip() for name in sets.split(",") if name.strip())
@@ -62,6 +82,7 @@ def dials(
 
     Interrupted, it goes on where it stopped when it is called again.
     """
+    need("evaluation", *SCENES)
     from scribblediffusion.evaluate.dials import run
 
     with quiet_loading():
@@ -106,6 +127,7 @@ def maps(
     Maps against the true places of objects, with chance and controls; runs repeated without a word
     or a stroke. Interrupted, it goes on where it stopped when it is called again.
     """
+    need("evaluation", *SCENES)
     from scribblediffusion.evaluate.account import write
     from scribblediffusion.evaluate.findings import Evidence
     from scribblediffusion.evaluate.maps import run

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -40,6 +41,10 @@ class View(enum.StrEnum):
     mp4 = "mp4"
 
 
+#: What `--causal` can make.
+CAUSAL = (View.text, View.json, View.png, View.svg)
+
+
 class Ground(enum.StrEnum):
     """What a view is drawn on."""
 
@@ -48,6 +53,7 @@ class Ground(enum.StrEnum):
 
 
 def explain(
+    context: typer.Context,
     run: Annotated[
         str, typer.Argument(metavar="RUN|TRACE", help=f"{RUN_HELP} Or a .safetensors file.")
     ],
@@ -84,7 +90,8 @@ def explain(
         typer.Option(
             "--causal",
             help="Run it again without the word or the region's ink (else without each word, and "
-            "without the longest stroke): what changed, and was it where the map said?",
+            "without the longest stroke): what changed, and was it where the map said? As text, "
+            "json, png or svg.",
         ),
     ] = False,
     replace_by: Annotated[
@@ -102,10 +109,15 @@ def explain(
     if word is not None and region is not None:
         raise InputError("--word and --region: name one of the two")
     if causal:
+        kind = _causal_kind(context, view, output)
         from scribblediffusion.cli.causal import tell_causes
 
-        tell_causes(run, gallery, word=word, region=region, replace=replace_by, output=output)
+        told = tell_causes(run, gallery, word, region, replace_by, kind.value, output)
+        if told is not None:
+            tell(told, kind, output, "causal")
         return
+    if replace_by is not None:
+        raise InputError("--replace-by: runs it again with other words: give --causal, too")
     kind = _kind(view, output)
 
     from scribblediffusion.visualizer import AttentionVisualizer
@@ -119,7 +131,7 @@ def explain(
 
         summary = focused(summary, subject)
     if kind is View.json or (kind is View.text and output is not None):
-        _tell(_json(summary) if kind is View.json else _text(summary, subject), kind, output)
+        tell(_json(summary) if kind is View.json else _text(summary, subject), kind, output)
         return
     _print(summary, subject)
     if kind is not View.text:
@@ -131,16 +143,32 @@ def explain(
 # --- what was asked for ----------------------------------------------------------------------
 
 
-def _kind(view: View | None, output: Path | None) -> View:
+def _causal_kind(context: typer.Context, view: View | None, output: Path | None) -> View:
+    """What `--causal` is to make; refuses what does not go with it, before anything is run."""
+    ground = context.get_parameter_source("ground")
+    if ground is not None and ground.name == "COMMANDLINE":
+        raise InputError("--ground: the picture of --causal is drawn on light; leave it out")
+    if view not in (None, *CAUSAL):
+        raise InputError(f"--format {view}: with --causal there are {', '.join(CAUSAL)}")
+    return _kind(view, output, CAUSAL, View.png)
+
+
+def _kind(
+    view: View | None,
+    output: Path | None,
+    known: Sequence[View] = tuple(View),
+    usual: View = View.text,
+) -> View:
     """The view: as asked for, or as the file's name ends."""
     if output is None or output.is_dir():
-        return view or View.text
+        return view or usual
     if not output.parent.is_dir():
         raise InputError(f"--output {output}: there is no folder {output.parent}")
     ending = output.suffix.lower().removeprefix(".")
     ending = "text" if ending == "txt" else ending
-    if view is None and ending not in View.__members__:
-        raise InputError(f"--output {output}: the name must end in {', '.join(map(_ending, View))}")
+    if view is None and ending not in known:
+        endings = ", ".join(map(_ending, known))
+        raise InputError(f"--output {output}: the name must end in {endings}")
     if view not in (None, View.text, View.json) and ending != view:
         raise InputError(f"--output {output}: --format {view} needs a name that ends in .{view}")
     return view or View(ending)
@@ -212,17 +240,23 @@ def _text(summary: RunSummary, subject: Subject | None) -> str:
 
 def _json(summary: RunSummary) -> str:
     from scribblediffusion.cli.account import record
+
+    return as_json(record(summary))
+
+
+def as_json(told: dict[str, Any]) -> str:
+    """A record as JSON text."""
     from scribblediffusion.gallery.content import plain
 
-    return json.dumps(plain(record(summary)), indent=1, allow_nan=False) + "\n"
+    return json.dumps(plain(told), indent=1, allow_nan=False) + "\n"
 
 
-def _tell(told: str, kind: View, output: Path | None) -> None:
-    """The account into a file, or on standard output."""
+def tell(told: str, kind: View, output: Path | None, name: str = "explanation") -> None:
+    """The account into a file (of this name in a folder), or on standard output."""
     if output is None:
         typer.echo(told, nl=False)
         return
-    path = output / f"explanation{_ending(kind)}" if output.is_dir() else output
+    path = output / f"{name}{_ending(kind)}" if output.is_dir() else output
     path.write_text(told, encoding="utf-8")
     say(path)
 

@@ -11,7 +11,7 @@ import typer
 
 from scribblediffusion.cli.progress import progress
 from scribblediffusion.cli.rerun import rerun
-from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run, part_of
+from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run
 from scribblediffusion.cli.terminal import on_terminal, readable, say, shortened, show
 from scribblediffusion.errors import GalleryError, InputError
 
@@ -252,18 +252,18 @@ def _known(run: Run) -> Iterator[tuple[str, str]]:
     except GalleryError as error:
         yield "record", str(error)
         return
-    for name, value in part_of(record, "settings", dict).items():
+    for name, value in run.part("settings", dict).items():
         if value is not None:
             yield str(name).replace("_", " "), readable(value)
-    steps = part_of(record, "steps", list)
+    steps = run.part("steps", list)
     if steps:
         known = [f"{100 * n:.0f} %" for n in map(_noise, (steps[0], steps[-1])) if n is not None]
         noise = f", noise remaining {' to '.join(known)}" if known else ""
         early = "" if record.get("complete", True) else ", ended early"
         yield "steps", f"{len(steps)}{noise}{early}"
-    for name, value in part_of(record, "versions", dict).items():
+    for name, value in run.part("versions", dict).items():
         yield str(name), readable(value)
-    yield "audit", readable(part_of(record, "audit", dict).get("says", "none was made"))
+    yield "audit", readable(run.part("audit", dict).get("says", "none was made"))
 
 
 def _noise(step: object) -> float | None:

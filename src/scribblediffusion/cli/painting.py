@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from scribblediffusion.cli.progress import progress, quiet_loading
+from scribblediffusion.cli.progress import progress, quarterly, quiet_loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +52,7 @@ def paint(
                 for step in steps:
                     text = f"Noise remaining: {step.noise_remaining:.0%}"
                     bar.update(task, description=text, total=step.count, completed=step.index + 1)
+                    quarterly(bar, text, step.index + 1, step.count)
                     if step.index + 1 == stop_after:
                         break
             complete = step.index + 1 == step.count

