@@ -36,13 +36,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def _launched() -> Iterator[object]:
+def _launched(*flags: str) -> Iterator[object]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip("there is no Chromium here: apt install chromium (`make setup` does as root)")
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=FLAGS)
+        browser = play.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         yield browser
         browser.close()
 
@@ -52,6 +52,13 @@ def chromium() -> Iterator[object]:
     """A headless Chromium for one test: drawing boards of many pages wear one down."""
     with _launched() as browser:
         yield browser
+
+
+@pytest.fixture
+def chromium_with_camera() -> Iterator[object]:
+    """One that has a camera, before which a green disc turns, and lets every page use it."""
+    with _launched("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

@@ -122,15 +122,8 @@ class Opened:
         if not self.page.get_by_label("number input for Steps").is_visible():
             settings.click()
         field = self.page.get_by_label("number input for Steps")
-        kept = 0
-        for _ in range(40):  # a field that has just been opened may still take its first value
-            if field.input_value() != str(steps):
-                kept = 0
-                field.fill(str(steps))
-                field.press("Tab")
-            elif (kept := kept + 1) == 3:
-                break
-            self.page.wait_for_timeout(150)
+        field.fill(str(steps))
+        field.press("Tab")
         expect(field).to_have_value(str(steps))
 
     def generate(self, prompt: str, steps: int = 3) -> None:

@@ -28,7 +28,7 @@ class Served:
 
     def __init__(self, gallery: Path, port: int, *options: str) -> None:
         self.gallery, self.port, self.options = gallery, port, options
-        self.url = f"http://127.0.0.1:{port}/"
+        self.url = f"http://127.0.0.{2 if 'behind' in options else 1}:{port}/"
         self.process: subprocess.Popen[bytes] | None = None
         #: What the server says: a file, as a pipe that nobody reads would fill up and hold it.
         self.log = Path(f"{gallery}.log")

@@ -1,4 +1,7 @@
-"""python serving.py PORT GALLERY [small] [full] [auth] [two]: the studio for tests."""
+"""The studio for tests.
+
+python serving.py PORT GALLERY [small] [full] [auth] [two] [no-room] [behind]
+"""
 
 import sys
 import time
@@ -25,8 +28,12 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     options = Options(
         port=int(sys.argv[1]),
+        host="127.0.0.2" if "behind" in sys.argv else "127.0.0.1",
         gallery=Path(sys.argv[2]),
-        limits=Limits(waiting=6 if "full" in sys.argv else 16),
+        limits=Limits(
+            waiting=6 if "full" in sys.argv else 16,
+            held=0 if "no-room" in sys.argv else Limits.held,
+        ),
         auth=(("ada", "lovelace"), ("bob", "builder")) if "auth" in sys.argv else (),
         models={"shipped model": None, "another": "elsewhere"} if "two" in sys.argv else None,
         load=load if "small" in sys.argv else None,

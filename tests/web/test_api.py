@@ -143,7 +143,7 @@ def test_no_input_makes_the_server_fetch(served: Served, place: int) -> None:
 def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> None:
     nothing = {"background": None, "layers": [], "composite": None}
     call = f"{served.url}gradio_api/call/generate_image"
-    for other in ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}]:
+    for other in ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}, 10**400]:
         data: list = [nothing, "a red apple", 1, 3.0, 7]
         data[place] = other
         asked = httpx.post(call, json={"data": data})

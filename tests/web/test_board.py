@@ -70,10 +70,9 @@ def test_an_opened_run_is_made_again_to_the_pixel(opened: Opened, served: Served
     opened.visit(served.url, run=first)
     opened.status("Opened")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
-    opened.set_steps(2)
+    expect(page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_label("Only a part of the drawing counts")).to_be_checked()
     expect(page.get_by_label(re.compile("Keep each attention head apart"))).to_be_checked()
-    page.wait_for_timeout(1500)
     page.get_by_role("button", name="Generate").click()
     opened.status("Done. Seed 7")
     page.wait_for_function(f"!location.search.includes('{first}')")
@@ -102,14 +101,14 @@ def test_the_eraser_takes_the_paint_of_an_opened_mask(opened: Opened, served: Se
     eventually(lambda: blue(opened) < 0.9 * before)
     tools.get_by_role("button", name="Clear canvas").click()
     eventually(lambda: blue(opened) < 50)
-    opened.page.wait_for_timeout(2000)  # and once more after Clear
     opened.page.keyboard.press("Control+z")
     eventually(lambda: 50 < blue(opened) < 0.9 * before)
 
 
 def test_upload_and_mask(opened: Opened, served: Served) -> None:
-    file = opened.page.locator("#studio-board input[type=file]").first
-    file.set_input_files(SKETCHES / "house.png")
+    with opened.page.expect_file_chooser() as chooser:
+        opened.page.get_by_role("button", name="Upload a picture").click()
+    chooser.value.set_files(SKETCHES / "house.png")
     opened.shows(lambda ink: ink > 1000)
     unfold_the_mask(opened)
     paint(opened, "#studio-mask", (0.35, 0.3), (0.6, 0.35))
@@ -194,18 +193,58 @@ def test_clear_can_be_undone_and_redone_in_any_language(chromium, served: Served
     opened.close()
 
 
-def test_a_picture_is_pasted(opened: Opened) -> None:
+def green(opened: Opened) -> int:
+    """Green pixels of the drawing board as it is shown."""
+    shot = opened.page.locator("#studio-board canvas").first.screenshot()
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+    return int((pixels[..., 1] - pixels[..., 0] > 80).sum())
+
+
+def test_the_camera_takes_a_picture(chromium_with_camera, served: Served) -> None:
+    opened = Opened(chromium_with_camera, served.url)
+    page, camera = opened.page, "document.querySelector('#studio-lens video').srcObject"
+    page.get_by_role("button", name="Use the camera").click()
+    page.wait_for_function("document.querySelector('#studio-lens video').videoWidth > 0")
+    page.get_by_role("button", name="Cancel").click()
+    page.wait_for_function(f"{camera} === null")
+    assert green(opened) < 100  # the tool that is chosen is blue
+    page.get_by_role("button", name="Use the camera").click()
+    page.wait_for_function("document.querySelector('#studio-lens video').videoWidth > 0")
+    page.get_by_role("button", name="Take the picture").click()
+    eventually(lambda: green(opened) > 10_000)
+    assert page.evaluate(f"{camera} === null")
+    assert opened.wrong == []
+    opened.close()
+
+
+def test_no_camera_is_a_sentence(opened: Opened) -> None:
+    opened.page.get_by_role("button", name="Use the camera").click()
+    expect(opened.page.get_by_role("dialog")).to_contain_text("No camera can be used")
+    opened.page.keyboard.press("Escape")
+    expect(opened.page.get_by_role("dialog")).to_be_hidden()
+
+
+PASTE = """([place, coded, text]) => {
+    const bytes = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
+    const clipboardData = new DataTransfer();
+    clipboardData.items.add(new File([bytes], "house.png", { type: "image/png" }));
+    if (text) clipboardData.setData("text/plain", text);
+    const paste = new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true });
+    return document.querySelector(place).dispatchEvent(paste);
+}"""
+
+
+def test_a_picture_is_pasted_and_text_with_a_picture_into_a_field_is_text(opened: Opened) -> None:
     picture = base64.b64encode((SKETCHES / "house.png").read_bytes()).decode()
-    opened.page.evaluate(
-        """coded => {
-            const bytes = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
-            const clipboardData = new DataTransfer();
-            clipboardData.items.add(new File([bytes], "house.png", { type: "image/png" }));
-            const paste = new ClipboardEvent("paste", { clipboardData, bubbles: true });
-            document.body.dispatchEvent(paste);
-        }""",
-        picture,
-    )
+    empty, field = opened.ink(), "#studio-prompt textarea"
+    assert opened.page.evaluate(PASTE, [field, picture, "a cell"])  # it is left to the field
+    opened.page.wait_for_timeout(1500)
+    assert opened.ink() < empty + 100
+    assert not opened.page.evaluate(PASTE, [field, picture, ""])
+    opened.shows(lambda ink: ink > 1000)
+    opened.page.get_by_role("button", name="Clear canvas").click()
+    opened.shows(lambda ink: ink < empty + 100)
+    assert not opened.page.evaluate(PASTE, ["body", picture, "a cell"])
     opened.shows(lambda ink: ink > 1000)
 
 

@@ -35,6 +35,7 @@ def test_draw_generate_and_read_why(opened: Opened) -> None:
     expect(explorer.get_by_role("group", name=re.compile("^Words of the prompt"))).to_be_visible()
     for told in ("rows sum to 1.0000", "not what it would have painted otherwise"):
         expect(explorer.get_by_text(told)).to_be_visible()
+    expect(explorer).to_contain_text("tick “Keep each attention head apart” under Settings")
     for output in ("picture", "gif", "analysis"):
         expect(page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
     assert len(opened.run) == 26
@@ -172,8 +173,15 @@ def test_gallery_search_open_delete_undo(opened: Opened) -> None:
     shelf.get_by_role("button", name="Delete: a blue kite").click()
     expect(shelf).to_contain_text("Deleted: a blue kite")
     expect(shelf.locator("li")).to_have_count(0)
-    shelf.get_by_role("button", name="Undo").click()
+    shelf.get_by_role("searchbox").fill("")
+    shelf.get_by_role("button", name="Search").click()
     expect(shelf.locator("li")).to_have_count(1)
+    shelf.get_by_role("button", name="Undo").click()
+    expect(shelf.locator("li")).to_have_count(2)
+    shelf.get_by_role("searchbox").fill("kite")
+    shelf.get_by_role("button", name="Search").click()
+    expect(shelf.locator("li")).to_have_count(1)
+    expect(shelf.locator(".message")).to_be_hidden()
     with page.expect_download() as saved:
         shelf.get_by_role("link", name="ZIP of a blue kite").click()
     assert saved.value.suggested_filename.endswith(".zip")
@@ -258,7 +266,6 @@ def test_everything_from_the_keyboard(opened: Opened) -> None:
     keys.press("Enter")
     steps = page.get_by_role("spinbutton", name="number input for Steps")
     opened.tab_to(steps)
-    page.wait_for_timeout(1500)  # Gradio may still put its first value into what just opened
     keys.press("Control+a")
     keys.type("3")
     opened.tab_to(page.get_by_role("textbox", name="Seed"))

@@ -22,6 +22,7 @@ from scribblediffusion.web.canvas import (
     sheet_of,
     sketch_of,
 )
+from scribblediffusion.web.limits import Limits
 
 
 def stroke(box: tuple[int, int, int, int], colour: str = "black", ground=(0, 0, 0, 0)):
@@ -189,3 +190,11 @@ def test_parts_that_are_none_are_a_sentence(given: dict) -> None:
 
     with pytest.raises(gr.Error, match="no part of a drawing"):
         Canvas().accept_blobs(SimpleNamespace(data=given, files=[("file", b"x")]))
+
+
+def test_the_oldest_of_what_was_sent_in_parts_goes_first() -> None:
+    board = Canvas(Limits(stored=100))
+    for name in ("first", "second", "third"):
+        sent = {"type": "composite", "id": name, "index": None}
+        board.accept_blobs(SimpleNamespace(data=sent, files=[("a.png", b"x" * 45)]))
+    assert list(board.blob_storage) == ["second", "third"]

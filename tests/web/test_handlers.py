@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import MagicMock
 
 import gradio as gr
 import pytest
+from painted import make_trace
 
-from scribblediffusion.errors import GalleryError
+from scribblediffusion.errors import GalleryError, InputError, SettingError
 from scribblediffusion.gallery import Gallery
 from scribblediffusion.web.asking import field_of
-from scribblediffusion.web.handlers import Handlers
-from scribblediffusion.web.limits import Order
+from scribblediffusion.web.handlers import Handlers, _seed
+from scribblediffusion.web.limits import Limits, Order
 from scribblediffusion.web.outgoing import write_zip
 from scribblediffusion.web.painter import Painted
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio
 from scribblediffusion.web.visitors import COOKIE, NOBODY, Visitors, digest, new_token
-from scribblediffusion.web.worker import Finished, Waiting
+from scribblediffusion.web.worker import Finished, Running, Waiting
 
 
 class Names(dict):
@@ -98,10 +100,120 @@ def test_a_second_order_of_the_same_page_waits_for_the_first(page: Handlers) -> 
         await first.aclose()
         return second
 
-    assert [u["go"]["interactive"] for u in asyncio.run(twice())] == [False]
+    told = asyncio.run(twice())
+    assert [u["go"]["interactive"] for u in told] == [False]
+    assert "One picture at a time" in told[0]["status"]["text"]
     assert page.studio.submit.call_count == 1
     asyncio.run(updates(page.without(asked(new_token()), event)))
     assert page.studio.submit.call_count == 2
+
+
+def opens(page: Handlers, run_id: str):
+    return page.open_run(asked(new_token()), gr.EventData(None, {"id": run_id}))
+
+
+@pytest.fixture
+def runs(page: Handlers):
+    """Runs of any id: what each shows is its id, as soon as `held` does not hold it any more."""
+    held = {}
+
+    def packed(run) -> str:
+        held.get(run.id, threading.Event()).wait(0 if run.id not in held else 5)
+        return run.id
+
+    page.studio.visitors.seen.side_effect = lambda _, run_id: MagicMock(id=run_id, seed=7)
+    page.studio.packed.side_effect = packed
+    page.studio.views.side_effect = GalleryError("there is nothing to draw")
+    page.studio.trace.return_value = MagicMock(picture=None)
+    page.studio.models = {"shipped model": None}
+    page._restored = lambda run: {"prompt": run.id}
+    with ThreadPoolExecutor(4) as page.studio.packing, ThreadPoolExecutor(1) as drawing:
+        page.studio.drawing = drawing
+        yield held
+
+
+def test_the_tab_is_changed_once(page: Handlers, runs) -> None:
+    told = asyncio.run(updates(opens(page, "one")))
+    assert ["tabs" in update for update in told] == [True, False]
+
+
+def test_of_two_runs_that_are_opened_the_last_one_is_shown(page: Handlers, runs) -> None:
+    runs["slow"] = threading.Event()
+
+    async def both() -> list[list[dict]]:
+        slow = asyncio.create_task(updates(opens(page, "slow")))
+        await asyncio.sleep(0.05)
+        fast = await updates(opens(page, "fast"))
+        runs["slow"].set()
+        return [await slow, fast]
+
+    slow, fast = asyncio.run(both())
+    assert slow == []
+    assert fast[0]["explorer"] == "fast"
+
+
+@pytest.mark.parametrize("opened", ["another", "gone"])
+def test_a_run_that_is_opened_while_one_is_under_way_stays(
+    page: Handlers, runs, bare_trace, opened: str
+) -> None:
+    order = Order("a kite", None, 2, 3.0, 1.5, 7)
+    frames = [{"live": n} for n in range(2)]
+
+    async def news():
+        yield Running(1, 2, 1.0, frames[0])
+        yield Running(2, 2, 0.5, frames[1])
+        yield Finished(Painted(MagicMock(id="new"), bare_trace, order))
+
+    def seen(_, run_id: str):
+        if run_id == "gone":
+            raise GalleryError("there is no such run here")
+        return MagicMock(id=run_id, seed=7)
+
+    page.studio.visitors.seen.side_effect = seen
+    page.studio.submit.return_value.news = news
+    nothing = {"background": None, "layers": [], "composite": None}
+    given = (nothing, False, None, "a kite", 2, 3.0, 1.5, "7", "", False, "", asked(new_token()))
+
+    async def meanwhile() -> list[dict]:
+        run = page.generate(*given)
+        first = await anext(run)
+        assert first["explorer"] is frames[0]
+        told = await updates(opens(page, opened))
+        assert ("explorer" in told[0]) is (opened == "another")
+        return await updates(run)
+
+    told = asyncio.run(meanwhile())
+    assert told[0]["status"]["text"] == "Noise remaining: 50%"
+    if opened == "another":
+        assert not any("explorer" in update or "run_id" in update for update in told)
+        assert "It is in the gallery" in told[-1]["status"]["text"]
+    else:  # nothing came instead of it
+        assert told[0]["explorer"] is frames[1]
+        assert told[1]["explorer"] == "new"
+    assert any(update.get("go", {}).get("interactive") for update in told)
+
+
+def test_what_is_asked_for_meanwhile_is_answered_as_long_as_one_is_under_way(page) -> None:
+    page.studio.without.return_value = Order("a kite", None, 2, 3.0, 1.5, 7)
+
+    async def news():
+        yield Running(1, 2, 1.0)
+        yield Running(2, 2, 0.5)
+
+    page.studio.submit.return_value.news = news
+    event = gr.EventData(None, {"run": "old", "without": {"word": 1}})
+
+    async def twice() -> list[str]:
+        first = page.without(asked(new_token()), event)
+        told = [await anext(first)]
+        told += await updates(page.without(asked(new_token()), event))
+        told += await updates(first)
+        return [update["status"]["text"] for update in told]
+
+    alone, second, later = asyncio.run(twice())
+    assert alone == "Noise remaining: 100%"
+    assert second.startswith("One picture at a time")
+    assert later == f"Noise remaining: 50% · {second}"
 
 
 @pytest.mark.parametrize("sent", [None, [], "x", 7])
@@ -143,3 +255,100 @@ def test_more_runs_than_a_page_holds_are_paged(tmp_path, bare_trace) -> None:
     assert (first["page"], first["pages"], first["total"], len(first["runs"])) == (1, 2, 26, 24)
     assert (last["page"], len(last["runs"])) == (2, 2)
     assert len({run["id"] for run in first["runs"] + last["runs"]}) == 26
+
+
+@pytest.mark.parametrize("typed", ["9" * 5000, "1" * 20, "many", "²"])
+def test_a_seed_that_is_none_is_a_sentence(typed: str) -> None:
+    with pytest.raises(SettingError, match="is not a whole number"):
+        _seed(typed)
+
+
+def test_seeds_as_they_are_typed() -> None:
+    assert _seed(" 007 ") == 7
+    assert _seed(str(2**63 - 1)) == 2**63 - 1
+    assert 0 <= _seed("") < 10**9
+
+
+@pytest.mark.parametrize("model", [["shipped model"], {"a": 1}, 7, None, "another"])
+def test_a_model_that_is_not_offered_is_a_sentence(tmp_path, model) -> None:
+    studio = Studio(tmp_path, load=MagicMock())
+    try:
+        with pytest.raises(InputError, match="model"):
+            studio.submit(NOBODY, Order("a kite", None, 2, 3.0, 1.5, 7, model=model))
+    finally:
+        studio.close()
+
+
+def test_what_is_remembered_is_bounded_by_its_size(tmp_path) -> None:
+    one = make_trace(steps=2)
+    studio = Studio(tmp_path, limits=Limits(attention=2 * one.nbytes), load=MagicMock())
+    try:
+        runs = [studio.gallery.add(one) for _ in range(3)]
+        for run in runs:
+            studio.trace(run)
+        assert list(studio._traces) == [run.id for run in runs[1:]]
+        large = make_trace(steps=8)
+        studio.keep(Painted(runs[0], large, MagicMock()))
+        assert list(studio._traces) == [runs[0].id]
+    finally:
+        studio.close()
+
+
+@pytest.fixture
+def shelf(tmp_path, bare_trace):
+    """A shelf of three runs, and how a page asks for it."""
+    gallery = Gallery(tmp_path)
+    for _ in range(3):
+        gallery.add(bare_trace)
+    studio = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True))
+    with ThreadPoolExecutor(1) as studio.packing:
+        made = Shelf(studio)
+
+        def ask(name: str, value: dict, **sent) -> dict:
+            event = gr.EventData(None, sent)
+            return asyncio.run(getattr(made, name)(value, asked(new_token()), event))
+
+        yield made, ask
+
+
+def test_undo_is_offered_as_long_as_the_run_is_in_the_bin(shelf) -> None:
+    made, ask = shelf
+    value = made.value(NOBODY)
+    run = value["runs"][0]["id"]
+    value = ask("remove", value, id=run)
+    assert value["undo"]["id"] == run
+    value = ask("turn", value, page=1, words="kite")
+    value = ask("turn", value, page=1, words="")
+    value = asyncio.run(made.show_shelf(value, asked(new_token())))
+    assert value["undo"]["id"] == run
+    assert value["total"] == 2
+    back = ask("restore", value, id=run)
+    assert (back["undo"], back["total"], back["message"]) == (None, 3, "")
+    assert "not in the bin any more" in ask("restore", value, id=run)["message"]
+    made.studio.gallery.delete(run)
+    made.studio.gallery.empty_bin()
+    assert asyncio.run(made.show_shelf(value, asked(new_token())))["undo"] is None
+
+
+def test_what_the_gallery_cannot_do_is_a_sentence(shelf) -> None:
+    made, ask = shelf
+    value = made.value(NOBODY)
+    told = ask("remove", value, id="0" * 26)
+    assert "no such run" in told["message"]
+    assert told["total"] == 3
+    made.studio.visitors = MagicMock()
+    made.studio.visitors.runs.side_effect = GalleryError("the disk cannot be read")
+    for name in ("turn", "remove", "restore"):
+        told = ask(name, value, id=value["runs"][0]["id"])
+        assert told["message"] == "the disk cannot be read"
+        assert told["runs"] == value["runs"]
+
+
+def test_what_others_deleted_is_not_brought_back(tmp_path, bare_trace) -> None:
+    gallery = Gallery(tmp_path)
+    run = gallery.add(bare_trace, settings={"visitor": "ada"})
+    gallery.delete(run.id)
+    shelf = Shelf(MagicMock(gallery=gallery, visitors=Visitors(gallery, local=False)))
+    assert shelf.value("ada", undo=run.id)["undo"] is not None
+    for odd in (run.id, run.id[:8], "", None, ["x"], {"id": run.id}):
+        assert shelf.value("bob", undo=odd)["undo"] is None

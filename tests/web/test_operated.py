@@ -63,3 +63,16 @@ def test_another_model_is_chosen_and_comes_back_with_its_run(chromium, tmp_path:
         expect(page.get_by_label("Model", exact=True)).to_have_value(re.compile("another"))
         assert opened.wrong == []
         opened.close()
+
+
+def test_a_drawing_that_is_refused_is_a_sentence(chromium, tmp_path: Path) -> None:
+    with Served(tmp_path, free_port(), "small", "no-room") as served:
+        opened = Opened(chromium, served.url)
+        opened.draw_circle()
+        opened.generate("a red apple", 2)
+        opened.status("No more uploads are taken for now")
+        expect(opened.page.locator("#studio-status [role=alert]")).to_be_visible()
+        expect(opened.page.get_by_role("button", name="Generate")).to_be_enabled()
+        # Browsers write down by themselves whatever was answered so; nothing else went wrong.
+        assert all("status of 507" in told for told in opened.wrong), opened.wrong
+        opened.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from scribblediffusion.gallery import Gallery
 from scribblediffusion.web.guard import Guard
 from scribblediffusion.web.limits import Limits
 from scribblediffusion.web.server import Options, left_behind, serve, swept
+from scribblediffusion.web.studio import VIEWS
 
 pytestmark = pytest.mark.slow
 
@@ -88,46 +91,48 @@ def test_large_bodies_are_refused(served: Served) -> None:
     assert httpx.post(served.url + "gradio_api/upload", files=files).status_code == 413
 
 
-def test_uploads_have_an_end(tmp_path: Path) -> None:
-    async def behind(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    guard = Guard(behind, Limits(upload=1000, held=102_000), store=tmp_path)
-
-    async def status(path: str) -> int:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard)) as client:
-            return (await client.post(f"http://studio/gradio_api/{path}", content=b"x")).status_code
-
-    assert asyncio.run(status("upload")) == 200
-    (tmp_path / "of").mkdir()
-    (tmp_path / "of" / "others.png").write_bytes(b"x" * 1001)
-    assert asyncio.run(status("upload")) == asyncio.run(status("component_server")) == 507
-    assert asyncio.run(status("queue/join")) == 200
-    swept(tmp_path, -1)
-    assert asyncio.run(status("upload")) == 200
+FORM = "multipart/form-data; boundary=b"
 
 
-def test_one_address_cannot_send_without_end() -> None:
+def guarded(limits: Limits) -> Any:
+    """`status(path, size, …)` of a request to a guard with nothing behind it."""
+
     async def behind(scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    guard = Guard(behind, Limits(sent=1000))
+    guard = Guard(behind, limits)
 
-    async def status(address: str, size: int, path: str = "component_server/") -> int:
+    async def status(path: str, size: int, address: str, kind: str) -> int:
         transport = httpx.ASGITransport(guard, client=(address, 1))
         async with httpx.AsyncClient(transport=transport) as client:
-            url = f"http://studio/gradio_api/{path}"
-            return (await client.post(url, content=b"x" * size)).status_code
+            url, headers = f"http://studio/gradio_api/{path}", {"Content-Type": kind}
+            return (await client.post(url, content=b"x" * size, headers=headers)).status_code
 
-    assert asyncio.run(status("10.0.0.1", 900)) == 200
-    assert asyncio.run(status("10.0.0.1", 200, "upload")) == 200
-    assert asyncio.run(status("10.0.0.1", 1)) == 429
-    assert asyncio.run(status("10.0.0.1", 1, "queue/join")) == 200
-    assert asyncio.run(status("10.0.0.2", 900)) == 200
+    def asked(path: str, size: int = 1, address: str = "10.0.0.1", kind: str = FORM) -> int:
+        return asyncio.run(status(path, size, address, kind))
+
+    return asked
+
+
+def test_uploads_have_an_end_and_maps_have_none() -> None:
+    status = guarded(Limits(upload=1000, held=102_000))
+    assert status("upload", 1001) == 200
+    assert status("upload") == status("component_server/", address="10.0.0.2") == 507
+    assert status("queue/join") == 200
+    assert status("component_server", 1500, kind="application/json") == 200
+
+
+def test_one_address_cannot_send_without_end() -> None:
+    status = guarded(Limits(sent=1000))
+    assert status("component_server/", 900, "10.0.0.1") == 200
+    assert status("upload", 200, "10.0.0.1") == 200
+    assert status("component_server/", 1, "10.0.0.1") == status("upload") == 429
+    assert status("queue/join", 1, "10.0.0.1") == 200
+    assert status("component_server", kind="application/json") == 200
+    assert status("component_server/", 900, "10.0.0.2") == 200
 
 
 @pytest.mark.parametrize(
@@ -222,6 +227,25 @@ def test_logging_in_is_asked_for(tmp_path: Path) -> None:
             assert ada.get(run).status_code == 404
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is the loopback on Linux alone")
+def test_a_server_before_it_as_the_guide_has_it(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "studio.md").read_text(encoding="utf-8")
+    seen = {"$http_host": "studio.example.org", "$scheme": "https", "$remote_addr": "192.0.2.7"}
+    passed = re.findall(r"proxy_set_header (\S+) (\S+);", guide)
+    headers = {name: seen[variable] for name, variable in passed}
+    own, other = ({"Origin": f"https://{name}"} for name in (seen["$http_host"], "example.com"))
+    with Served(tmp_path, free_port(), "small", "auth", "behind") as served, httpx.Client() as ada:
+        ada.headers.update(headers)
+        login = {"username": "ada", "password": "lovelace"}
+        assert ada.post(served.url + "login", data=login, headers=other).status_code == 403
+        assert ada.post(served.url + "login", data=login, headers=own).status_code == 200
+        assert ada.get(served.url, headers={"Accept": "text/html"}).status_code == 200
+        assert ada.get(served.url + "config").json()["root"] == "https://studio.example.org"
+        files = {"files": ("a.png", b"x")}
+        sent = ada.post(served.url + "gradio_api/upload", files=files, headers=own)
+        assert sent.status_code == 200
+
+
 def test_an_upload_that_is_broken_off_is_no_error(served: Served) -> None:
     begun = (
         "POST /gradio_api/upload HTTP/1.1\r\nContent-Length: 9000\r\n"
@@ -272,14 +296,16 @@ def test_what_every_new_page_asks_for_is_not_swept(tmp_path: Path, monkeypatch) 
 
 
 def test_what_killed_servers_left_is_removed(tmp_path: Path) -> None:
-    dead, alive, other = (tmp_path / n for n in ("scribble-app-a", "scribble-app-b", "other-app"))
-    for folder in (dead, alive, other):
+    names = ("scribble-app-a", "scribble-app-b", "other-app", f"{VIEWS}a")
+    dead, alive, other, views = (tmp_path / name for name in names)
+    for folder in (dead, alive, other, views):
         folder.mkdir()
         (folder / "sheet.png").write_text("x")
-    for folder in (dead, other):
+    for folder in (dead, other, views):
         os.utime(folder, (time.time() - 1000, time.time() - 1000))
-    assert left_behind(tmp_path, 500) == 1
+    assert left_behind(tmp_path, 500) == 2
     assert not dead.exists()
+    assert not views.exists()
     assert alive.is_dir()
     assert other.is_dir()
 
@@ -303,3 +329,22 @@ def test_the_config_names_no_place_of_this_machine(served: Served) -> None:
     config = httpx.get(served.url + "config").text
     assert str(served.gallery) not in config
     assert json.loads(config)["title"] == "ScribbleDiffusion"
+
+
+def test_a_server_that_stops_ends_what_pages_listen_to(tmp_path: Path) -> None:
+    """Interrupted with a page open, it says nothing: no traceback of a broken stream."""
+    server = Served(tmp_path / "g", free_port(), "small").start()
+    try:
+        with httpx.stream(
+            "GET", server.url + "gradio_api/heartbeat/somebody", timeout=20
+        ) as stream:
+            pieces = stream.iter_raw()
+            next(pieces)
+            assert server.process is not None
+            server.process.terminate()
+            for _ in pieces:  # to its end, which is sent: else httpx raises
+                pass
+        server.process.wait(15)
+    finally:
+        server.stop()
+    assert server.log.read_text() == ""

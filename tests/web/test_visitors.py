@@ -126,6 +126,11 @@ def test_orders_within_the_limits_pass() -> None:
         ({"guidance": "3"}, InputError),
         ({"sketch_guidance": 21}, InputError),
         ({"sketch_guidance": True}, InputError),
+        ({"guidance": 10**400}, InputError),
+        ({"sketch_guidance": 10**5000}, InputError),
+        ({"guidance": math.inf}, InputError),
+        ({"steps": 10**400}, InputError),
+        ({"seed": 10**5000}, InputError),
         ({"seed": -1}, InputError),
         ({"seed": 2**63}, InputError),
     ],
@@ -135,7 +140,9 @@ def test_orders_beyond_them_are_refused(changed, kind) -> None:
         checked(order(**changed), Limits())
 
 
-@pytest.mark.parametrize("value", [2.5, math.inf, math.nan, "7", None, True, [1]])
+@pytest.mark.parametrize(
+    "value", [2.5, math.inf, math.nan, "7", None, True, [1], pytest.param([10**5000], id="huge")]
+)
 def test_whole_numbers_only(value) -> None:
     assert whole("steps", 3.0) == 3
     with pytest.raises(InputError, match="steps"):

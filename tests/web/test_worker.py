@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -177,3 +178,15 @@ def test_stop_ends_all_that_one_visitor_asked_for(worker: Worker, gate: Gate) ->
     assert first.wait(5) == Finished("a stopped at 1")
     assert other.wait(5) == Finished("c done")
     assert worker.jobs_of("ada") == worker.jobs_of("bob") == ()
+
+
+def test_a_run_that_has_ended_is_not_held(worker: Worker, gate: Gate) -> None:
+    job = worker.submit("ada", "one")
+    gate.let.release(3)
+    assert isinstance(job.wait(5), Finished)
+    gone = weakref.ref(job)
+    del job
+    until = time.time() + 5
+    while gone() is not None and time.time() < until:
+        time.sleep(0.005)
+    assert gone() is None

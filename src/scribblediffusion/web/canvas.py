@@ -119,8 +119,13 @@ class Canvas(gr.ImageEditor, metaclass=_WithoutStub):
             raise gr.Error(_too_many(self._limits), print_exception=False)
         data.data.setdefault("index", None)
         super().accept_blobs(data)
-        while sum(map(_weight, self.blob_storage.values())) > self._limits.stored:
-            self.blob_storage.pop(next(iter(self.blob_storage)))
+        held = list(self.blob_storage.items())  # others may put theirs in meanwhile
+        weight = sum(_weight(drawing) for _, drawing in held)
+        for name, drawing in held:
+            if weight <= self._limits.stored:
+                return
+            self.blob_storage.pop(name, None)
+            weight -= _weight(drawing)
 
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]
 

@@ -36,7 +36,8 @@ def pack_comparison(trace_a: AttentionTrace, trace_b: AttentionTrace) -> dict[st
         Plain JSON values. Maps are heat maps in multiples of the even share, rounded to 8 bits:
         ``code / 255 · top`` (off by at most ``top / 510``), a change ``(code - 128) / 127 · top``.
         `pictures` says how much of the pictures changed: `mean` of ``|after - before|`` over
-        pixels and colours, 0…1, and the same by place; None unless both have a picture.
+        pixels and colours, 0…1, and the same by place; None unless both have a picture. `ends` is a
+        sentence where one run was stopped and the other was not, or elsewhere.
     """
     found = compare(trace_a, trace_b)
     grid = _grid(found.words, trace_a, trace_b)
@@ -50,6 +51,7 @@ def pack_comparison(trace_a: AttentionTrace, trace_b: AttentionTrace) -> dict[st
         "only_b": _alone(trace_b, found.only_second, grid),
         "silent": list(found.without_map),
         "settings": _differing(trace_a, trace_b),
+        "ends": _ends(trace_a, trace_b),
         "pictures": _pictures(trace_a, trace_b),
     }
 
@@ -134,6 +136,15 @@ def _differing(first: AttentionTrace, second: AttentionTrace) -> list[list[Any]]
     a, b = plain_settings(first.settings), plain_settings(second.settings)
     names = dict.fromkeys([*a, *b])
     return [[n, a.get(n), b.get(n)] for n in names if a.get(n) != b.get(n)]
+
+
+def _ends(first: AttentionTrace, second: AttentionTrace) -> str:
+    """In a sentence, where each run was stopped; "" where both went equally far."""
+    last = [None if t.complete or not t.steps else t.steps[-1].index + 1 for t in (first, second)]
+    if last[0] == last[1]:
+        return ""
+    told = ["went to its end" if n is None else f"was stopped after step {n}" for n in last]
+    return f"The run before {told[0]}, the run after {told[1]}."
 
 
 def _pictures(first: AttentionTrace, second: AttentionTrace) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ FILES = {
     ANALYSIS: (f"views/{ANALYSIS}", "image/png"),
 }
 THUMBNAIL = 256
+#: ZIP files that are made at once.
+_PACKED = 2
 RunId = Annotated[str, InPath(pattern=f"^{RUN_ID.pattern}$", description="a run's whole id")]
 
 
@@ -72,6 +74,7 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         temporary: where files are made that are sent once; it is swept.
     """
     router = APIRouter(prefix="/runs", responses=_NOT_FOUND)
+    packing = asyncio.Semaphore(_PACKED)  # each takes twice a run's size of the disk
 
     def seen(run_id: str, request: Request) -> Run:
         try:
@@ -106,7 +109,8 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         later.add_task(Path(name).unlink, missing_ok=True)
         try:
             given = (studio.gallery, run, Path(name), studio.models)
-            await asyncio.to_thread(outgoing.write_zip, *given)
+            async with packing:
+                await asyncio.to_thread(outgoing.write_zip, *given)
         except GalleryError as error:
             Path(name).unlink(missing_ok=True)
             raise HTTPException(404, str(error)) from None

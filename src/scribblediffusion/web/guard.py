@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ CLOSED = tuple(
                  "process_recording", "custom_component", "stream/", "mcp", "monitoring",
                  "deep_link")
 )  # fmt: skip
-_FILES = ("/gradio_api/upload", "/gradio_api/component_server")
+_UPLOAD, _COMPONENTS = "/gradio_api/upload", "/gradio_api/component_server"
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -46,12 +46,12 @@ class Guard:
 
     Args:
         app: what comes behind it.
-        limits: largest request bodies, and the most that may lie in `store`.
+        limits: largest request bodies, and the most that is taken of uploads.
         hosts: names by which the server may be asked; empty for any.
         home: that one of them under which browsers are to open the page, as cookies belong to a
             name; None for any.
         local: whether runs that are asked for without a cookie belong to nobody.
-        store: the folder of temporary files, where uploads go; None counts none.
+        leaving: set when the server stops: whoever listens to a stream is then sent its end.
     """
 
     def __init__(
@@ -62,10 +62,11 @@ class Guard:
         home: str | None = None,
         *,
         local: bool = False,
-        store: Path | None = None,
+        leaving: asyncio.Event | None = None,
     ) -> None:
+        self._leaving = leaving or asyncio.Event()
         self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
-        self._home, self._local, self._store = home, local, store
+        self._home, self._local = home, local
         self._allowance = Allowance(limits.sent, limits.keep_seconds)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -77,7 +78,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {k.lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        refused = self._refusal(scope, headers) or await self._full(scope)
+        refused = self._refusal(scope, headers) or self._full(scope)
         if refused is not None:
             await _answer(send, *refused)
             return
@@ -85,14 +86,12 @@ class Guard:
             await _send_on(send, place)
             return
         fresh = _with_visitor(scope, headers, local=self._local)
-        body = _Body(receive, self._most(scope["path"]))
-        try:
-            await self._app(scope, body.receive, _sending(send, fresh, body))
-        except ClientDisconnect:  # gone before all was sent: nobody is there to be told
-            pass
-        finally:
-            if scope["path"].startswith(_FILES):
-                self._allowance.count(_address(scope), body.received)
+        body = _Body(receive, self._most(scope), self._counting(scope), self._leaving)
+        answer = _Answer(send, fresh, body)
+        with contextlib.suppress(ClientDisconnect):  # gone before all was sent: nobody to be told
+            await self._app(scope, body.receive, answer.send)
+        if answer.open and self._leaving.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _refusal(self, scope: dict[str, Any], headers: dict[bytes, str]) -> tuple[int, str] | None:
         path, host = scope["path"], _name(headers.get(b"host", ""))
@@ -105,22 +104,23 @@ class Guard:
         if path.startswith(CLOSED):
             return 404, "There is nothing here."
         length = headers.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > self._most(path):
-            return 413, f"At most {self._most(path) / 1e6:.0f} MB are read here."
+        if not length.isdigit() or int(length) > self._most(scope):
+            return 413, f"At most {self._most(scope) / 1e6:.0f} MB are read here."
         return None
 
-    async def _full(self, scope: dict[str, Any]) -> tuple[int, str] | None:
-        """Why no more is taken: from this address, or from anybody; None where it is taken."""
-        path, hours = scope["path"], self._limits.keep_seconds / 3600
-        if not path.startswith(_FILES):
+    def _full(self, scope: dict[str, Any]) -> tuple[int, str] | None:
+        """Why no more is taken: from this address, or from anybody; None where it is taken.
+
+        What was sent within the time that files are kept is what lies there of it: the pictures
+        that the studio makes itself lie beside it, and keep nobody out.
+        """
+        hours = self._limits.keep_seconds / 3600
+        if not _brings_files(scope):
             return None
         if self._allowance.left(_address(scope)) < 0:
             most = self._limits.sent / 1e6
             return 429, f"You have sent {most:.0f} MB of pictures within {hours:g} h. Try later."
-        if self._store is None:
-            return None
-        held = await asyncio.to_thread(_bytes_in, self._store)
-        if held + self._most(path) <= self._limits.held:
+        if self._allowance.sent() + self._most(scope) <= self._limits.held:
             return None
         return 507, f"No more uploads are taken for now: they are kept for {hours:g} h. Try later."
 
@@ -135,15 +135,23 @@ class Guard:
         query = scope.get("query_string", b"").decode("latin-1")
         return f"http://{name}{f':{port}' if port.isdigit() else ''}/{f'?{query}' if query else ''}"
 
-    def _most(self, path: str) -> int:
-        return self._limits.upload + 100_000 if path.startswith(_FILES) else self._limits.body
+    def _most(self, scope: dict[str, Any]) -> int:
+        return self._limits.upload + 100_000 if _brings_files(scope) else self._limits.body
+
+    def _counting(self, scope: dict[str, Any]) -> Callable[[int], None]:
+        """What is told of each piece that comes: as it comes, as many may be on their way."""
+        if not _brings_files(scope):
+            return lambda _: None
+        return partial(self._allowance.count, _address(scope))
 
 
 class _Body:
-    """Counts what is received, whatever was announced."""
+    """Counts what is received, whatever was announced; a server that stops has no more to read."""
 
-    def __init__(self, receive: Any, most: int) -> None:
-        self._receive, self._most = receive, most
+    def __init__(
+        self, receive: Any, most: int, count: Callable[[int], None], leaving: asyncio.Event
+    ) -> None:
+        self._receive, self._most, self._count, self._leaving = receive, most, count, leaving
         self.received = 0
 
     @property
@@ -152,12 +160,27 @@ class _Body:
         return self.received > self._most
 
     async def receive(self) -> dict[str, Any]:
-        message = await self._receive()
+        message = await self._next()
         if message["type"] == "http.request":
-            self.received += len(message.get("body", b""))
+            came = len(message.get("body", b""))
+            self.received += came
+            self._count(came)
             if self.over:
                 return {"type": "http.disconnect"}
         return message
+
+    async def _next(self) -> dict[str, Any]:
+        """What comes next; that the other side is gone where the server stops first."""
+        waiting = [
+            asyncio.ensure_future(self._receive()),
+            asyncio.ensure_future(self._leaving.wait()),
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return waiting[0].result() if waiting[0].done() else {"type": "http.disconnect"}
+        finally:
+            for one in waiting:
+                one.cancel()
 
 
 def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str], *, local: bool) -> str | None:
@@ -177,34 +200,37 @@ def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str], *, local: bo
     return fresh if scope["path"] == "/" or not local else None
 
 
-def _sending(send: Any, fresh: str | None, body: _Body) -> Any:
-    """Adds headers on the way out."""
+class _Answer:
+    """Adds headers on the way out, and knows whether the end was sent."""
 
-    async def wrapped(message: dict[str, Any]) -> None:
+    def __init__(self, send: Any, fresh: str | None, body: _Body) -> None:
+        self._send, self._fresh, self._body = send, fresh, body
+        self.open = False
+
+    async def send(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             drop = (b"access-control-", b"server")
             headers = [h for h in message["headers"] if not h[0].lower().startswith(drop)]
             headers += _HEADERS
-            if fresh is not None:
-                headers.append((b"set-cookie", _cookie(fresh)))
-            status = 413 if body.over else message["status"]
+            if self._fresh is not None:
+                headers.append((b"set-cookie", _cookie(self._fresh)))
+            status = 413 if self._body.over else message["status"]
             message = {**message, "headers": headers, "status": status}
-        await send(message)
-
-    return wrapped
+        await self._send(message)
+        self.open = message["type"] == "http.response.start" or message.get("more_body", False)
 
 
 def _cookie(token: str) -> bytes:
     return f"{COOKIE}={token}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Lax".encode()
 
 
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files in a folder; what vanishes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size if path.is_file() else 0
-    return total
+def _brings_files(scope: dict[str, Any]) -> bool:
+    """Whether a request uploads files; components are also asked for maps, in plain JSON."""
+    if scope["path"].startswith(_UPLOAD):
+        return True
+    kinds = [value.lower() for name, value in scope["headers"] if name.lower() == b"content-type"]
+    form = any(kind.startswith(b"multipart/form-data") for kind in kinds)
+    return form and scope["path"].startswith(_COMPONENTS)
 
 
 def _address(scope: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ generator wherever it likes; nothing of torch crosses a `yield`.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -27,10 +28,11 @@ from scribblediffusion.web.programs import cached
 from scribblediffusion.web.sentences import ended, said, sentence_of
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio, new_seed, starters
-from scribblediffusion.web.worker import Failed, Finished, Running
+from scribblediffusion.web.worker import Failed, Finished, News, Running
 
 _log = logging.getLogger(__name__)
 _PAGES_KNOWN = 2000
+_ONE_AT_A_TIME = "One picture at a time: wait for this one, or stop it, then ask again."
 
 Update = dict[Any, Any]
 
@@ -49,8 +51,10 @@ class Handlers:
     def __init__(self, studio: Studio) -> None:
         self.studio, self.shelf = studio, Shelf(studio)
         self.parts: dict[str, Any] = {}
-        self._shown: OrderedDict[str, str] = OrderedDict()
-        self._asking: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._turns: OrderedDict[str, int] = OrderedDict()
+        #: Pages with a picture under way → what they are told beside how it goes.
+        self._asking: dict[str, str] = {}
 
     # ── making pictures ──────────────────────────────────────────────────────────────────────
 
@@ -107,65 +111,80 @@ class Handlers:
     ) -> AsyncIterator[Update]:
         parts, visitor = self.parts, visitor_of(request)
         session = request.session_hash or ""
-        if session in self._asking:  # a double click asks once
-            yield self._busy()
+        if session in self._asking:
+            self._asking[session] = _ONE_AT_A_TIME
+            yield {parts["status"]: said("waiting", _ONE_AT_A_TIME), **self._busy()}
             return
-        self._asking.add(session)
+        self._asking[session] = ""
+        job, painted, turn, frame = None, None, 0, None
         try:
             order = await away(self.studio.packing, make_order)
             job = self.studio.submit(visitor, order)
-        except ScribbleError as error:
-            self._asking.discard(session)
-            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
-            return
-        except BaseException:
-            self._asking.discard(session)
-            raise
-        frame = None
-        try:
+            turn = self._turn(session) if compared_with is None else 0
             async for news in job.news():
-                update: Update = {parts["status"]: sentence_of(news, order), **self._busy()}
-                if isinstance(news, Running) and news.frame is not None and news.frame is not frame:
-                    frame = news.frame
-                    if compared_with is None:
-                        update[parts["explorer"]] = frame
+                if isinstance(news, Finished):
+                    painted = news.result
+                    continue
+                update: Update = {parts["status"]: self._told(news, order, session), **self._busy()}
                 if isinstance(news, Failed):
                     update |= self._idle(visitor)
-                if isinstance(news, Finished):
-                    self._asking.discard(session)
-                    self.studio.keep(news.result)
-                    shown = self._show(news.result, visitor, session, compared_with)
-                    try:
-                        async for last in shown:
-                            yield last
-                    except ScribbleError as error:  # such as: what to compare with was deleted
-                        yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
-                    return
+                fresh = news.frame if isinstance(news, Running) else None
+                if turn and fresh is not None and fresh is not frame:
+                    frame = fresh
+                    update |= {parts["explorer"]: frame} if self._is_newest(session, turn) else {}
                 yield update
+        except ScribbleError as error:
+            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
         finally:
-            self._asking.discard(session)
-            self.studio.worker.withdraw(job)
+            self._asking.pop(session, None)
+            if job is not None:
+                self.studio.worker.withdraw(job)
+        if painted is None:
+            return
+        self.studio.keep(painted)
+        if compared_with is None:
+            shown = self._show(painted, visitor, session, turn)
+        else:
+            shown = self._show_beside(painted, visitor, compared_with)
+        try:
+            async for last in shown:
+                yield last
+        except ScribbleError as error:  # such as: what to compare with was deleted
+            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
+
+    def _told(self, news: News, order: Order, session: str) -> dict[str, Any]:
+        """How a run goes; and what its page asked for meanwhile, and cannot have yet."""
+        told, more = sentence_of(news, order), self._asking.get(session)
+        return told | {"text": f"{told['text']} · {more}"} if more else told
 
     async def _show(
-        self, painted: Painted, visitor: str, session: str, compared_with: str | None
+        self, painted: Painted, visitor: str, session: str, turn: int
     ) -> AsyncIterator[Update]:
         """A fresh run: its maps at once; evolution and analysis as soon as they are drawn."""
         parts, studio, run = self.parts, self.studio, painted.run
-        shown: Update = {parts["status"]: ended(painted), **self._idle(visitor)}
-        shown |= {parts["last_seed"]: painted.order.seed}
+        packed = await away(studio.packing, studio.packed, run)
+        about = await away(studio.packing, self._about, run, painted.trace.picture)
+        told = ended(painted)
+        if not self._is_newest(session, turn):
+            kept = f"{told['text']} It is in the gallery; what you opened meanwhile stays here."
+            yield {parts["status"]: told | {"text": kept}, **self._idle(visitor)}
+            return
+        shown: Update = {parts["status"]: told, **self._idle(visitor), **about}
+        shown |= {parts["explorer"]: packed, parts["last_seed"]: painted.order.seed}
         shown |= _last_seed_button(parts, painted.order.seed)
-        if compared_with is None:
-            shown[parts["explorer"]] = await away(studio.packing, studio.packed, run)
-            shown |= await away(studio.packing, self._about, run, painted.trace.picture)
-            shown |= {parts["comparison_part"]: gr.update(visible="hidden")}
-        else:
-            shown |= await self._compared(visitor, compared_with, run.id)
-        yield shown
-        if compared_with is None:
-            self._now_shown(session, run)
-            views = await self._drawn(run)
-            if self._shown.get(session) == run.id:  # not another one by now
-                yield views
+        yield shown | {parts["comparison_part"]: gr.update(visible="hidden")}
+        views = await self._drawn(run)
+        if self._is_newest(session, turn):
+            yield views
+
+    async def _show_beside(
+        self, painted: Painted, visitor: str, before: str
+    ) -> AsyncIterator[Update]:
+        """A fresh run, compared with the one that it was made from; the explorer stays."""
+        parts, seed = self.parts, painted.order.seed
+        shown: Update = {parts["status"]: ended(painted), **self._idle(visitor)}
+        shown |= {parts["last_seed"]: seed} | _last_seed_button(parts, seed)
+        yield shown | await self._compared(visitor, before, painted.run.id)
 
     async def stop(self, request: gr.Request) -> Any:
         """Stop what this visitor has under way, whichever page asked for it."""
@@ -185,8 +204,10 @@ class Handlers:
 
     async def open_run(self, request: gr.Request, event: gr.EventData) -> AsyncIterator[Update]:
         """A run of the gallery: sketch, prompt, settings and explorer as they were."""
+        tab = {self.parts["tabs"]: gr.update(selected="draw")}
         async for update in self._open(request, field_of(event, "id"), by_link=False):
-            yield update | {self.parts["tabs"]: gr.update(selected="draw")}
+            yield update | tab
+            tab = {}  # whoever went on to the gallery meanwhile stays there
 
     async def explore(self, run_id: Any, request: gr.Request) -> AsyncIterator[Update]:
         """The second run of a comparison, in the explorer."""
@@ -198,25 +219,34 @@ class Handlers:
     ) -> AsyncIterator[Update]:
         parts, studio, visitor = self.parts, self.studio, visitor_of(request)
         session = request.session_hash or ""
+        before, turn = self._turns.get(session, 0), self._turn(session)
         try:
             find = studio.visitors.by_link if by_link else studio.visitors.seen
             run = await away(studio.packing, find, visitor, run_id)
             shown = await away(studio.packing, self._restored, run)
             shown[parts["explorer"]] = await away(studio.packing, studio.packed, run)
         except ScribbleError as error:
-            yield {parts["status"]: said("error", str(error))}
+            if self._is_newest(session, turn):
+                self._turns[session] = before  # what is under way goes on being shown
+                yield {parts["status"]: said("error", str(error))}
+            return
+        if not self._is_newest(session, turn):
             return
         yield shown
-        self._now_shown(session, run)
         views = await self._drawn(run)
-        if self._shown.get(session) == run.id:
+        if self._is_newest(session, turn):
             yield views
 
-    def _now_shown(self, session: str, run: Run) -> None:
-        """Notes which run a page shows, so that views of an earlier one do not come late."""
-        self._shown[session] = run.id
-        while len(self._shown) > _PAGES_KNOWN:
-            self._shown.popitem(last=False)
+    def _turn(self, session: str) -> int:
+        """The number of what a page asks for now: the explorer is set by the last one alone."""
+        self._turns.pop(session, None)
+        turn = self._turns[session] = next(self._numbers)
+        while len(self._turns) > _PAGES_KNOWN:
+            self._turns.popitem(last=False)
+        return turn
+
+    def _is_newest(self, session: str, turn: int) -> bool:
+        return self._turns.get(session, turn) == turn
 
     def _restored(self, run: Run) -> Update:
         """Everything on the page as it was when the run was made."""
@@ -225,10 +255,10 @@ class Handlers:
         sketch, trace = run.sketch(), studio.trace(run)
         drawing = None if sketch is None else sketch.to_image()
         inside = None if sketch is None else sketch.mask
-        named = [n for n, source in studio.models.items() if source == settings.get("model")]
+        model = studio.model_of(run)
         where = f"Opened: the run of {run.created:%d %B %Y, %H:%M}."
-        if not named:
-            chosen = next(iter(studio.models))
+        chosen = model or next(iter(studio.models))
+        if model is None:
             where += f" It was made with a model that is not offered here: the {chosen} is chosen."
         shown: Update = {
             parts["board"]: blank() if drawing is None else sheet_of(drawing),
@@ -240,7 +270,7 @@ class Handlers:
             parts["guidance"]: settings.get("guidance_scale", gr.skip()),
             parts["sketch_guidance"]: settings.get("sketch_guidance_scale", gr.skip()),
             parts["seed"]: "" if run.seed is None else str(run.seed),
-            parts["model"]: named[0] if named else next(iter(studio.models)),
+            parts["model"]: chosen,
             parts["comparison_part"]: gr.update(visible="hidden"),
             parts["status"]: said("done" if trace.complete else "stopped", where),
         }
@@ -345,7 +375,7 @@ def _mask(drawing: Image.Image | None, inside: np.ndarray | None, *, visible: bo
 def _seed(typed: Any) -> int:
     """The seed in the field; a new one where it is empty."""
     text = str(typed if typed is not None else "").strip()
-    if text and not (text.isascii() and text.isdigit()):
+    if text and not (len(text) < 20 and text.isascii() and text.isdigit()):
         raise SettingError(f"seed: {text[:40]!r} is not a whole number of 0 or more")
     return int(text) if text else new_seed()
 

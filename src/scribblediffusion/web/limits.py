@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +23,13 @@ class Limits:
         layers: of one drawing.
         waiting: runs that wait, all visitors together; one more is refused.
         mine: runs that one visitor may have waiting or going on.
-        stored: bytes of drawings that were sent and not yet used, of one page.
+        stored: bytes of drawings that were sent in parts and not yet used, of one board: that of
+            all pages, or of a page whose board the server has changed.
         sent: bytes of pictures that one address may send within `keep_seconds`.
-        held: bytes of temporary files, all visitors together; uploads beyond them are refused.
+        held: bytes that all visitors together may upload within `keep_seconds`.
         keep_seconds: how long temporary files stay.
+        attention: bytes of attention in memory, of one run and of all that are remembered: of a
+            larger run the heads are averaged, and it says so.
         pages: open pages whose state is kept; of more, those that were used last. A page that is
             left out goes on, and has forgotten its last seed.
     """
@@ -45,6 +47,7 @@ class Limits:
     sent: int = 400_000_000
     held: int = 1_000_000_000
     keep_seconds: int = 3600
+    attention: int = 1 << 29
     pages: int = 100
 
 
@@ -61,6 +64,7 @@ class Order:
         seed: same seed, same picture.
         model: name of the model as the operator offers it.
         each_head: keep every head's maps, not only their mean.
+        stop_after: stop after so many steps, as the run did that is made again; None for no stop.
         note: what this run was made from, kept with it.
     """
 
@@ -72,6 +76,7 @@ class Order:
     seed: int
     model: str = ""
     each_head: bool = False
+    stop_after: int | None = None
     note: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,21 +109,29 @@ def whole(name: str, value: Any) -> int:
         SettingError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not _integral(value):
-        raise SettingError(f"{name}: {str(value)[:40]!r} is not a whole number")
+        raise SettingError(f"{name}: {_told(value)!r} is not a whole number")
     return int(value)
 
 
 def _integral(value: float) -> bool:
-    return math.isfinite(value) and value == int(value)
+    return isinstance(value, int) or value.is_integer()
+
+
+def _told(value: Any) -> str:
+    """What was sent, short enough to be read."""
+    try:
+        return str(value)[:40]
+    except ValueError:  # more digits than Python writes out
+        return "a number of thousands of digits"
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
     if not least <= whole(name, value) <= most:
-        raise SettingError(f"{name}: {value} was asked for; choose from {least} to {most}")
+        raise SettingError(f"{name}: {_told(value)} was asked for; choose from {least} to {most}")
 
 
 def _number(name: str, value: Any, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SettingError(f"{name}: {str(value)[:40]!r} is not a number")
-    if not 0 <= value <= most:
-        raise SettingError(f"{name}: {value} was asked for; choose from 0 to {most:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingError(f"{name}: {_told(value)!r} is not a number")
+    if not 0 <= value <= most:  # which NaN is not either
+        raise SettingError(f"{name}: {_told(value)} was asked for; choose from 0 to {most:g}")

@@ -175,6 +175,7 @@ def _left(studio: Studio) -> dict[str, Any]:
     limits = studio.limits
     made: dict[str, Any] = {}
     made["board"] = _board(studio, "Drawing board", BOARD, "#000000")
+    gr.HTML(_text("sources.html"), js_on_load=None, padding=False)
     made["starters"] = parts.starter_strip(starters(), elem_id="studio-starters")
     made["prompt"] = gr.Textbox(
         label="Prompt",
@@ -199,25 +200,37 @@ def _left(studio: Studio) -> dict[str, Any]:
         made["use_seed"] = gr.Button(
             "Use last seed", size="sm", interactive=False, elem_id="studio-use-seed"
         )
-    with gr.Accordion("Settings", open=False, elem_id="studio-settings"):
-        made["steps"] = gr.Slider(1, limits.steps, STEPS, step=1, label="Steps")
-        made["guidance"] = gr.Slider(
-            0, limits.guidance, GUIDANCE, step=0.1, label="How much the words count"
-        )
-        made["sketch_guidance"] = gr.Slider(
-            0, limits.guidance, SKETCH_GUIDANCE, step=0.1, label="How much the sketch counts",
-            info="1 is fastest.",
-        )  # fmt: skip
-        made["model"] = gr.Dropdown(
-            list(studio.models), value=next(iter(studio.models)), label="Model",
-            interactive=len(studio.models) > 1,
-        )  # fmt: skip
-        made["each_head"] = gr.Checkbox(
-            label="Keep each attention head apart (eight times as large)", value=False
-        )
-        made["masked"] = gr.Checkbox(label="Only a part of the drawing counts", value=False)
-        made["mask"] = _board(studio, "Paint over the part that counts", "studio-mask", MASK_COLOUR)
+    # Gradio's own accordion makes its fields when it first unfolds, and then puts their first
+    # values over what was typed meanwhile: these are there from the start, and only not shown.
+    with gr.Column(elem_id="studio-settings"):
+        gr.HTML(_text("settings.html"), js_on_load=None, padding=False)
+        with gr.Column(elem_id="studio-fields"):
+            made |= _settings(studio)
     made["last_seed"] = gr.State(None)
+    return made
+
+
+def _settings(studio: Studio) -> dict[str, Any]:
+    """What can be left as it is."""
+    limits = studio.limits
+    made: dict[str, Any] = {}
+    made["steps"] = gr.Slider(1, limits.steps, STEPS, step=1, label="Steps")
+    made["guidance"] = gr.Slider(
+        0, limits.guidance, GUIDANCE, step=0.1, label="How much the words count"
+    )
+    made["sketch_guidance"] = gr.Slider(
+        0, limits.guidance, SKETCH_GUIDANCE, step=0.1, label="How much the sketch counts",
+        info="1 is fastest.",
+    )  # fmt: skip
+    made["model"] = gr.Dropdown(
+        list(studio.models), value=next(iter(studio.models)), label="Model",
+        interactive=len(studio.models) > 1,
+    )  # fmt: skip
+    made["each_head"] = gr.Checkbox(
+        label="Keep each attention head apart (eight times as large)", value=False
+    )
+    made["masked"] = gr.Checkbox(label="Only a part of the drawing counts", value=False)
+    made["mask"] = _board(studio, "Paint over the part that counts", "studio-mask", MASK_COLOUR)
     return made
 
 
@@ -230,7 +243,7 @@ def _board(studio: Studio, label: str, name: str, colour: str) -> Canvas:
         show_label=mask,
         elem_id=name,
         visible=not mask,
-        sources=() if mask else ("upload", "webcam", "clipboard"),
+        sources=() if mask else ("upload",),
         brush=gr.Brush(
             default_size=40 if mask else 8, colors=[colour], default_color=colour,
             color_mode="fixed",
@@ -310,7 +323,7 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
 
     shelf = made["shelf"]
     tab.select(does.shelf.show_shelf, [shelf], [shelf], **quiet)
-    shelf.turn(does.shelf.turn, None, [shelf], **quiet)
+    shelf.turn(does.shelf.turn, [shelf], [shelf], **quiet)
     shelf.remove(does.shelf.remove, [shelf], [shelf], **quiet)
     shelf.restore(does.shelf.restore, [shelf], [shelf], **quiet)
     shelf.open(does.open_run, None, shown, **live)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.web.limits import Order
@@ -67,6 +66,7 @@ class Painter:
         models: name → folder or hub id, None for the shipped model. One is in memory at a time.
         gallery: where runs are kept.
         load: makes a pipeline of a folder or hub id; `ScribblePipeline.from_pretrained`.
+        memory: bytes that a run's attention may take; of a larger one the heads are averaged.
     """
 
     def __init__(
@@ -74,10 +74,12 @@ class Painter:
         models: Mapping[str, str | None],
         gallery: Gallery,
         load: Callable[[str | None], ScribblePipeline] | None = None,
+        *,
+        memory: int = 1 << 30,
     ) -> None:
         self._models = dict(models)
         self._gallery = gallery
-        self._load = load or _loaded
+        self._load, self._memory = load or _loaded, memory
         self._pipe: tuple[str, ScribblePipeline] | None = None
 
     def prepare(self) -> None:
@@ -95,7 +97,7 @@ class Painter:
         job.tell(Running(0, order.steps))
         pipe = self._pipe_of(order.model)
         heads = "all" if order.each_head else "mean"
-        with RealAttentionExtractor(pipe, heads=heads) as extractor:
+        with RealAttentionExtractor(pipe, heads=heads, memory_limit=self._memory) as extractor:
             tell_steps(pipe, job, extractor)
         trace = extractor.trace
         kept = {"model": self._models[order.model], "visitor": job.visitor or None}
@@ -126,14 +128,18 @@ def tell_steps(pipe: ScribblePipeline, job: Job, extractor: RealAttentionExtract
         sketch_guidance_scale=order.sketch_guidance,
         generator=seeded(order.seed),
     )
+
+    def newest() -> dict[str, Any] | None:
+        latest = extractor.latest  # gathering it is part of what a frame costs
+        return None if latest is None else pack_live(latest, run=name, count=order.steps)
+
     step: Any = None
     with closing(steps):
         for step in steps:
-            latest = extractor.latest if budget.due() else None
-            if latest is not None:  # otherwise the last frame is told again, for slow listeners
-                frame = budget.make(partial(pack_live, latest, run=name, count=order.steps))
+            if budget.due():  # otherwise the last frame is told again, for slow listeners
+                frame = budget.make(newest) or frame
             job.tell(Running(step.index + 1, step.count, step.noise_remaining, frame))
-            if job.stop.is_set():
+            if job.stop.is_set() or step.index + 1 == order.stop_after:
                 break
     complete = step.index + 1 == step.count
     pipe.finish(step.latents if complete else step.denoised, complete=complete)

@@ -43,7 +43,8 @@ def starter_strip(found: Sequence[Starter], **kwargs: Any) -> gr.HTML:
 def shelf(**kwargs: Any) -> gr.HTML:
     """The gallery: search, thumbnails, pages, undo.
 
-    Its value is ``{"runs", "page", "pages", "total", "words", "undo", "message"}``. Events:
+    Its value is ``{"runs", "page", "pages", "total", "words", "undo", "message"}``; undo is the run
+    that was deleted last, message a sentence where something could not be done. Events:
     ``turn`` (page, words), ``open``, ``compare``, ``remove``, ``restore`` (id).
     """
     return _built("shelf", **kwargs)

@@ -38,6 +38,10 @@ def ended(painted: Painted) -> dict[str, Any]:
         what = f"Drawn again without {without}" if without else "Done"
         return said("done", f"{what}. Seed {order.seed}.", noise=0.0, step=steps, count=steps)
     noise = trace.steps[-1].noise_remaining
+    if without and steps == order.stop_after:
+        where = f"to step {steps} of {order.steps}, where the run before was stopped"
+        text = f"Drawn again without {without}, {where}. Seed {order.seed}."
+        return said("stopped", text, noise=noise, step=steps, count=order.steps)
     left = "" if noise is None else f", with {noise:.0%} of the noise remaining"
     text = f"Stopped after step {steps} of {order.steps}{left}. The picture is what was seen then."
     return said("stopped", text, noise=noise, step=steps, count=order.steps)

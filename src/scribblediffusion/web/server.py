@@ -100,6 +100,7 @@ def build(options: Options) -> FastAPI:
 
     app = FastAPI(title=page.TITLE, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.studio = studio
+    app.state.leaving = asyncio.Event()
     app.include_router(routes(studio, app, temporary))
     _mount(app, blocks, options)
     alone = options.host in LOOPBACK
@@ -109,7 +110,7 @@ def build(options: Options) -> FastAPI:
         hosts=LOOPBACK if alone else (),
         home=options.host if alone else None,
         local=options.local,
-        store=temporary,
+        leaving=app.state.leaving,
     )
     return app
 
@@ -150,12 +151,20 @@ def serve(options: Options) -> None:
     """
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Ends the streams that open pages listen to, and then waits for what is under way."""
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            app.state.leaving.set()
+            await super().shutdown(sockets)
+
     refuse_taken(options)
+    app = build(options)
     config = uvicorn.Config(
-        build(options), options.host, options.port, log_level="warning", access_log=False,
+        app, options.host, options.port, log_level="warning", access_log=False,
         timeout_graceful_shutdown=3, limit_concurrency=400, server_header=False,
     )  # fmt: skip
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 def refuse_taken(options: Options) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from scribblediffusion.errors import ScribbleError
+from scribblediffusion.errors import GalleryError, ScribbleError
 from scribblediffusion.gallery import Run
 from scribblediffusion.web.asking import away, field_of, visitor_of
 from scribblediffusion.web.studio import Studio
@@ -25,65 +26,101 @@ class Shelf:
         self.studio = studio
 
     def value(
-        self, visitor: str, page: int = 1, words: str = "", undo: Run | None = None
+        self, visitor: str, page: int = 1, words: str = "", undo: Any = None, message: str = ""
     ) -> dict[str, Any]:
-        """The value of the shelf."""
+        """The value of the shelf.
+
+        Args:
+            visitor: whose runs.
+            page: which page of them, from 1.
+            words: only those with all of these words.
+            undo: the id of the run that was deleted last: it is offered as long as it can be had.
+            message: what went wrong, in a sentence.
+        """
         found = self.studio.visitors.runs(visitor, words)
         pages = max(1, -(-len(found) // _PAGE))
         page = min(max(1, page), pages)
         some = found[(page - 1) * _PAGE : page * _PAGE]
+        gone = self._binned(visitor, undo)
         return {
             "runs": [_card(run) for run in some],
             "page": page,
             "pages": pages,
             "total": len(found),
             "words": words,
-            "undo": None if undo is None else {"id": undo.id, "prompt": undo.prompt},
+            "undo": None if gone is None else {"id": gone.id, "prompt": gone.prompt},
+            "message": message,
         }
+
+    def _binned(self, visitor: str, run_id: Any) -> Run | None:
+        """A run of one's own in the bin; None where it is not there."""
+        if not isinstance(run_id, str) or not run_id:
+            return None
+        binned = (run for run in self.studio.gallery.bin() if run.id == run_id)
+        return next((run for run in binned if self.studio.visitors.owns(visitor, run)), None)
 
     async def show_shelf(self, value: Any, request: gr.Request) -> Any:
         """The gallery as it is now, at the page and search where it was."""
         page, words = _where(value)
-        return await away(self.studio.packing, self.value, visitor_of(request), page, words)
+        return await self._shown(value, request, page, words)
 
-    async def turn(self, request: gr.Request, event: gr.EventData) -> Any:
+    async def turn(self, value: Any, request: gr.Request, event: gr.EventData) -> Any:
         """Another page, or a search."""
         page, words = field_of(event, "page"), field_of(event, "words")
         page = page if isinstance(page, int) else 1
-        words = str(words or "")[:200]
+        return await self._shown(value, request, page, str(words or "")[:200])
+
+    async def _shown(self, value: Any, request: gr.Request, page: int, words: str) -> Any:
+        studio, given = self.studio, (visitor_of(request), page, words, _undo(value))
         try:
-            visitor = visitor_of(request)
-            return await away(self.studio.packing, self.value, visitor, page, words)
-        except ScribbleError:
-            return gr.skip()
+            return await away(studio.packing, self.value, *given)
+        except ScribbleError as error:
+            return _with(value, str(error))
 
     async def remove(self, value: Any, request: gr.Request, event: gr.EventData) -> Any:
         """Move a run of one's own to the bin."""
-        return await self._change(value, request, field_of(event, "id"), restore=False)
+        return await self._change(value, request, field_of(event, "id"), self._bin)
 
     async def restore(self, value: Any, request: gr.Request, event: gr.EventData) -> Any:
         """Take it out of the bin again."""
-        return await self._change(value, request, field_of(event, "id"), restore=True)
+        return await self._change(value, request, field_of(event, "id"), self._unbin)
 
-    async def _change(self, value: Any, request: gr.Request, run_id: str, *, restore: bool) -> Any:
-        visitor, studio = visitor_of(request), self.studio
-        page, words = _where(value)
+    def _bin(self, visitor: str, run_id: Any) -> None:
+        self.studio.gallery.delete(self.studio.visitors.own(visitor, run_id).id)
+
+    def _unbin(self, visitor: str, run_id: Any) -> None:
+        if self._binned(visitor, run_id) is None:
+            raise GalleryError("this run is not in the bin any more: it cannot be brought back")
+        self.studio.gallery.restore(run_id)
+
+    async def _change(
+        self, value: Any, request: gr.Request, run_id: Any, do: Callable[[str, Any], None]
+    ) -> Any:
+        visitor, (page, words) = visitor_of(request), _where(value)
 
         def change() -> dict[str, Any]:
-            undo = None
-            if restore:
-                binned = [run for run in studio.gallery.bin() if run.id == run_id]
-                if binned and studio.visitors.owns(visitor, binned[0]):
-                    studio.gallery.restore(run_id)
-            else:
-                undo = studio.visitors.own(visitor, run_id)
-                studio.gallery.delete(run_id)
-            return self.value(visitor, page, words, undo)
+            try:
+                do(visitor, run_id)
+            except ScribbleError as error:
+                return self.value(visitor, page, words, _undo(value), str(error))
+            return self.value(visitor, page, words, run_id)
 
         try:
-            return await away(studio.packing, change)
-        except ScribbleError:
-            return await away(studio.packing, self.value, visitor, page, words)
+            return await away(self.studio.packing, change)
+        except ScribbleError as error:
+            return _with(value, str(error))
+
+
+def _with(value: Any, message: str) -> dict[str, Any]:
+    """The shelf as it was, and what went wrong."""
+    nothing = {"runs": [], "page": 1, "pages": 1, "total": 0, "words": "", "undo": None}
+    return nothing | (value if isinstance(value, dict) else {}) | {"message": message}
+
+
+def _undo(value: Any) -> Any:
+    """The id of the run that the shelf offers to bring back."""
+    undo = value.get("undo") if isinstance(value, dict) else None
+    return undo.get("id") if isinstance(undo, dict) else None
 
 
 def _where(value: Any) -> tuple[int, str]:

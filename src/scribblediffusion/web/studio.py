@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: The name under which the shipped model is offered.
 SHIPPED = "shipped model"
 GIF, ANALYSIS = "evolution.gif", "analysis.png"
+#: Folders in which views are drawn: named so that `server.left_behind` finds those of the killed.
+VIEWS = "scribble-app-views-"
+_OURS = "ScribblePipeline"
 _TRACES = 4
 
 
@@ -80,7 +83,7 @@ class Studio:
         self.models = _labelled(models or {SHIPPED: None})
         self.gallery = Gallery(root)
         self.visitors = Visitors(self.gallery, local=local)
-        painter = Painter(self.models, self.gallery, load)
+        painter = Painter(self.models, self.gallery, load, memory=self.limits.attention)
         self.worker = Worker(
             painter, most=self.limits.waiting, mine=self.limits.mine, prepare=painter.prepare
         )
@@ -105,6 +108,8 @@ class Studio:
             InputError: the order is out of the limits.
             Busy: there is no room.
         """
+        if not isinstance(order.model, str):
+            raise InputError("the model must be named by its name, as text")
         if order.model not in self.models:
             order = dataclasses.replace(order, model=self._known(order.model))
         return self.worker.submit(visitor, checked(order, self.limits))
@@ -151,12 +156,10 @@ class Studio:
         Raises:
             InputError: it was made without a seed, or with a model that is not offered.
         """
-        settings = run.record.get("settings") or {}
+        settings, model = run.part("settings", dict), self.model_of(run)
         if run.seed is None:
             raise InputError("this run was made without a seed: it cannot be made again")
-        source = settings.get("model")
-        named = [name for name, there in self.models.items() if there == source]
-        if not named:
+        if model is None:
             raise InputError("this run was made with a model that is not offered here")
         return Order(
             prompt=run.prompt,
@@ -165,9 +168,20 @@ class Studio:
             guidance=float(settings.get("guidance_scale", GUIDANCE)),
             sketch_guidance=float(settings.get("sketch_guidance_scale", SKETCH_GUIDANCE)),
             seed=run.seed,
-            model=named[0],
+            model=model,
             each_head=bool(settings.get("each_head", False)),
+            stop_after=run.stopped_after,
         )
+
+    def model_of(self, run: Run) -> str | None:
+        """The offered model that made a run; None where that is not offered, or none of ours."""
+        settings = run.part("settings", dict)
+        told = run.part("versions", dict).get("model")
+        maker, _, folder = str(told or (_OURS if "model" in settings else "")).partition(" ")
+        if (settings.get("pipeline") or maker) != _OURS:
+            return None
+        source = settings["model"] if "model" in settings else _source(folder)
+        return next((name for name, there in self.models.items() if there == source), None)
 
     # ── what is shown ────────────────────────────────────────────────────────────────────────
 
@@ -193,12 +207,18 @@ class Studio:
     def _remember(self, run_id: str, trace: AttentionTrace) -> None:
         with self._lock:
             self._traces[run_id] = trace
-            while len(self._traces) > _TRACES:
+            self._traces.move_to_end(run_id)
+            while len(self._traces) > 1 and self._too_many():
                 self._traces.popitem(last=False)
 
+    def _too_many(self) -> bool:
+        held = sum(trace.nbytes for trace in self._traces.values())
+        return len(self._traces) > _TRACES or held > self.limits.attention
+
     def packed(self, run: Run) -> dict[str, Any]:
-        """The explorer's value of a run."""
-        return payload.pack(self.trace(run), run=run.id)
+        """The explorer's value of a run, and whether it can be made again."""
+        redo = run.seed is not None and self.model_of(run) is not None
+        return payload.pack(self.trace(run), run=run.id) | {"redo": redo}
 
     def maps(
         self, visitor: str, run_id: str, layer: str | None, head: int | None
@@ -221,7 +241,7 @@ class Studio:
         kept = [run.folder / "views" / name for name in (GIF, ANALYSIS)]
         if not all(path.is_file() for path in kept):
             trace, sketch = self.trace(run), run.sketch()
-            with tempfile.TemporaryDirectory(prefix="scribble-views-") as place:
+            with tempfile.TemporaryDirectory(prefix=VIEWS) as place:
                 folder = Path(place)
                 gif = self._visualizer.create_evolution_gif(trace, "", sketch, folder)
                 png = self._visualizer.create_comprehensive_analysis(trace, "", sketch, folder)
@@ -262,6 +282,14 @@ def _labelled(models: Mapping[str, str | None]) -> dict[str, str | None]:
             label += " (another)"
         found[label] = source
     return found
+
+
+def _source(folder: str) -> str | None:
+    """What a trace noted of its model; None for the weights that come with a package, anywhere."""
+    from scribblediffusion.model.weights import shipped
+
+    ours = shipped().parts[-3:]
+    return None if not folder or Path(folder).parts[-3:] == ours else folder
 
 
 def new_seed() -> int:

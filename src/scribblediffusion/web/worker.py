@@ -229,6 +229,7 @@ class Worker:
             finally:
                 with self._changed:
                     self._current = None
+            del job  # its attention is let go of, and not held until the next one comes
 
     def _next(self) -> Job | None:
         with self._changed:

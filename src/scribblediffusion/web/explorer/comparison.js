@@ -87,7 +87,7 @@ function compareRuns(element, props, watch) {
     fillTicks(".change-bar", ticksOf(100 * top, "%"));
     say(find(".change-note"), "change of each pixel, of the whole range from black to white");
     const settings = data.settings.map(([name, a, b]) => `${name.replaceAll("_", " ")} ${a ?? "none"} → ${b ?? "none"}`).join(", ");
-    say(find(".facts"), `The pictures differ by ${percent(coded.mean)} on average. ${settings ? `Settings that differ: ${settings}.` : "All settings are the same, the seed included."}`);
+    say(find(".facts"), `The pictures differ by ${percent(coded.mean)} on average. ${settings ? `Settings that differ: ${settings}.` : "All settings are the same, the seed included."}${data.ends ? ` ${data.ends}` : ""}`);
     canvas.setAttribute("aria-label", find(".facts").textContent);
   }
 

@@ -118,7 +118,7 @@ function aboutPart(app) {
       say(told, about[subject.kind]);
       if (acted !== subject) {
         acted = subject;
-        const offered = !app.live && subject.kind !== "special";
+        const offered = !app.live && app.data.redo !== false && subject.kind !== "special";
         actions.replaceChildren(...(offered ? [without(subject)] : []));
       }
       app.announce(`${nameOf(subject)}: ${words}. ${app.find(".noise").textContent}`);
@@ -200,7 +200,7 @@ function controlsPart(app) {
   }
 
   function heads(there) {
-    if (app.data.heads === "mean") return make("p", { class: "field note" }, "Heads were averaged when this run was captured; heads=\"all\" keeps each of them.");
+    if (app.data.heads === "mean") return make("p", { class: "field note" }, averaged(app));
     const counts = app.layer ? [app.data.layers.find((x) => x.name === app.layer).heads] : [...new Set(app.data.layers.map((x) => x.heads))];
     const numbers = counts.length === 1 ? [...Array(counts[0]).keys()].filter((h) => there(app.layer, h)) : [];
     const head = make("select", { "aria-label": "Head", onchange: () => pick(app.layer, head.value === "" ? null : Number(head.value)) },
@@ -233,6 +233,13 @@ function controlsPart(app) {
       if (key !== now) { key = now; build(); }
     },
   };
+}
+
+/** Why no head can be chosen, and what keeps each of them: in the studio, or in a program. */
+function averaged(app) {
+  const keep = app.remote ? "tick “Keep each attention head apart” under Settings, and draw again" : "heads=\"all\" keeps each of them";
+  const thinned = app.data.thinned.length ? "; a run of fewer steps takes less memory" : "";
+  return `Heads were averaged when this run was captured: ${keep}${thinned}.`;
 }
 
 /** The audit in one line, and what was given up or left out. */

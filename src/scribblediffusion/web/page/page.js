@@ -1,4 +1,4 @@
-// Keys of the drawing board, and the switch between light and dark.
+// Keys of the drawing board, refused uploads, and the switch between light and dark.
 () => {
   const boards = {
     "studio-board": "Drawing board. Draw with pen, finger or mouse; from the keyboard, upload a picture or begin with a drawing below.",
@@ -12,6 +12,18 @@
     if (what[0]?.name === "AbortError") left = Date.now();
     else if (Date.now() - left > 1000 || !what.join(" ").includes("Connection errored out")) complain.apply(console, what);
   };
+
+  // A drawing is uploaded when it is needed. Where the server refuses it, Gradio's client throws what
+  // it said, and catches it nowhere.
+  const said = (body) => {
+    try { return JSON.parse(body).detail ?? body; } catch { return body; }
+  };
+  window.addEventListener("unhandledrejection", (event) => {
+    const refused = /^HTTP (?:413|429|507): (.*)$/s.exec(event.reason?.message ?? "");
+    if (!refused) return;
+    event.preventDefault();
+    document.dispatchEvent(new CustomEvent("studio-refused", { detail: String(said(refused[1])) }));
+  });
 
   let last = "studio-board"; // the one that was pointed at or focused: its strokes are undone
   const touched = (event) => {
@@ -74,25 +86,66 @@
     event.stopImmediatePropagation();
   }, true);
 
-  document.addEventListener("paste", (event) => {
-    const image = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
-    const field = document.querySelector("#studio-board input[type=file]");
-    if (!image || !field || !document.getElementById("studio-board").offsetParent) return;
-    event.preventDefault();
-    const files = new DataTransfer();
-    files.items.add(image);
+  const fileField = () => document.querySelector("#studio-board input[type=file]");
+  /** A picture onto the board, as if its file had been chosen. */
+  const put = (picture) => {
+    const files = new DataTransfer(), field = fileField();
+    files.items.add(picture);
     field.files = files.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("paste", (event) => {
+    const image = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
+    // Tables and documents bring a picture of their text along: a field takes the text.
+    if (writes(event.target) && event.clipboardData.types.includes("text/plain")) return;
+    if (!image || !fileField() || !document.getElementById("studio-board").offsetParent) return;
+    event.preventDefault();
+    put(image);
   });
 
-  // A double click asks once.
-  let asked = 0;
+  // Gradio's editor offers upload and camera only where no sheet lies on the board.
+  const view = async (dialog) => {
+    const video = dialog.querySelector("video"), told = dialog.querySelector("p");
+    told.textContent = "";
+    dialog.onclose = () => {
+      for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+      video.srcObject = null;
+    };
+    dialog.showModal();
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
+    } catch {
+      told.textContent = "No camera can be used: there is none, it was not allowed, or the page did not come by HTTPS.";
+    }
+    if (!dialog.open) dialog.onclose(); // left before the camera was there
+  };
+  const take = (dialog) => {
+    const video = dialog.querySelector("video"), sheet = document.createElement("canvas");
+    if (!video.videoWidth) return;
+    const side = Math.min(video.videoWidth, video.videoHeight); // the middle, as it is seen
+    sheet.width = sheet.height = side;
+    sheet.getContext("2d").drawImage(video, (side - video.videoWidth) / 2, (side - video.videoHeight) / 2);
+    sheet.toBlob((blob) => put(new File([blob], "camera.png", { type: "image/png" })));
+    dialog.close();
+  };
   document.addEventListener("click", (event) => {
-    if (!event.target.closest?.("#studio-go")) return;
-    if (Date.now() - asked < 700) {
-      event.preventDefault();
-      event.stopImmediatePropagation();
-    } else asked = Date.now();
+    const lens = document.getElementById("studio-lens"), at = (button) => event.target.closest?.(button);
+    if (at("#studio-upload")) fileField()?.click();
+    if (at("#studio-camera")) view(lens);
+    if (at("#studio-lens [data-does=take]")) take(lens);
+    if (at("#studio-lens [data-does=leave]")) lens.close();
+  });
+
+  document.addEventListener("click", (event) => {
+    const fold = event.target.closest?.("#studio-unfold");
+    if (fold) fold.setAttribute("aria-expanded", fold.getAttribute("aria-expanded") === "false");
+  });
+
+  // A double click asks once: `detail` is 2 at the second click of one, and 0 from the keyboard.
+  document.addEventListener("click", (event) => {
+    if (event.detail < 2 || !event.target.closest?.("#studio-go")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
   }, true);
 
   /** Gradio names some tools in the browser's language, some not; and the margin is no paper. */
@@ -113,9 +166,16 @@
     }
   };
 
+  let masked = false; // whether the mask's board is there: where a run brought it, it is to be seen
+  const unfold = () => {
+    const there = Boolean(document.getElementById("studio-mask"));
+    if (there && !masked) document.getElementById("studio-unfold")?.setAttribute("aria-expanded", "true");
+    masked = there;
+  };
   setInterval(() => { // an editor makes its canvas when it is first shown, and anew at times
     const home = window.editor?.target_element?.closest?.("#studio-board, #studio-mask");
     if (home) editors.set(home.id, window.editor);
+    unfold();
     for (const [id, label] of Object.entries(boards)) {
       const canvas = document.querySelector(`#${id} canvas:not([role])`), editor = editors.get(id);
       canvas?.setAttribute("role", "img");

@@ -47,6 +47,12 @@ function card(run) {
 function show() {
   const now = props.value;
   if (!now) return;
+  if (now.message) { // nothing was changed
+    removed.clear();
+    next = null;
+  }
+  find(".message").hidden = !now.message;
+  find(".message").textContent = now.message ?? "";
   find(".cards").replaceChildren(...now.runs.map(card));
   find(".total").textContent = now.total === 1 ? "1 run" : `${now.total} runs`;
   find(".none").hidden = now.runs.length > 0;

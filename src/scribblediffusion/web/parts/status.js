@@ -2,8 +2,7 @@
 const text = element.querySelector(".text"), count = element.querySelector(".count");
 const noise = element.querySelector(".noise"), bar = noise.querySelector("i");
 const kinds = ["rest", "waiting", "running", "done", "stopped", "error"];
-function show() {
-  const now = props.value ?? { kind: "rest", text: "" };
+function show(now = props.value ?? { kind: "rest", text: "" }) {
   const root = text.closest(".line").parentElement;
   for (const kind of kinds) root.classList.toggle(kind, kind === now.kind);
   text.setAttribute("aria-live", now.kind === "running" && now.step > 1 ? "off" : "polite");
@@ -18,5 +17,6 @@ function show() {
     bar.style.width = `${100 - left}%`; // the bar fills with the picture
   }
 }
-watch("value", show);
+watch("value", () => show());
+document.addEventListener("studio-refused", ({ detail }) => show({ kind: "error", text: detail }));
 show();
