@@ -119,9 +119,12 @@ class Opened:
 
     def set_steps(self, steps: int) -> None:
         settings = self.page.get_by_role("button", name=re.compile("^Settings"))
-        if not self.page.get_by_label("number input for Steps").is_visible():
-            settings.click()
         field = self.page.get_by_label("number input for Steps")
+        for _ in range(10):  # a run that is being opened may unfold them at the same moment
+            if field.is_visible():
+                break
+            settings.click()
+            self.page.wait_for_timeout(500)
         field.fill(str(steps))
         field.press("Tab")
         expect(field).to_have_value(str(steps))

@@ -90,7 +90,6 @@ def test_the_eraser_takes_the_paint_of_an_opened_mask(opened: Opened, served: Se
     opened.status("Done. Seed")
     opened.visit(served.url, run=opened.run)
     opened.status("Opened")
-    opened.set_steps(2)
     expect(opened.page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
     eventually(lambda: blue(opened) > 500, PATIENCE / 1000)
     opened.page.wait_for_timeout(2000)  # the editor may lay its sheet once more
