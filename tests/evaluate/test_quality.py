@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -121,6 +122,8 @@ def test_the_report_is_written_and_says_what_misses_its_aim(model, bar, tmp_path
     assert f"each of two ({found['named_two']} objects in {found['scenes_two']} scenes)" in text
     assert "ink F1 within 3 px (3 scenes)" in text
     assert "0.95 (−0." in text
+    assert "| each of two | " in text
+    assert set(about["places"]) == {"placed", "unplaced"}
     assert text in said
     for name in ("test", "wobbly"):
         with Image.open(tmp_path / "out" / f"{name}.png") as page:
@@ -158,6 +161,23 @@ def test_further_scenes_count_for_colour_alone():
     assert (found["colour_one"], found["colour_two"], found["swapped_two"]) == (1.0, 0.5, 0.5)
     assert (found["scenes_one"], found["scenes_two"], found["scenes_three"]) == (2, 1, 0)
     assert "colour_three" not in found
+
+
+def test_colours_are_told_apart_by_whether_the_prompt_says_where():
+    """Every caption that names two objects' places is found by the way in which they are said."""
+    right = {"f1": 1, "precision": 1, "recall": 1, "named": 2, "right": 2, "swapped": 0, "count": 2}
+    wrong = right | {"right": 0}
+    captions = {"a red dog left of a blue cat": right, "a red top hat and a blue cat": wrong}
+    found = quality.by_place([{"caption": c, "model": s} for c, s in captions.items()])
+    assert found["placed"]["colour_two"] == 1
+    assert found["unplaced"]["colour_two"] == 0
+    said = report.places(found)
+    assert "| each of two | 1.000 [0.03, 1.00] (of 2) | 0.000 [0.00, 0.97] (of 2) |" in said
+    assert "| each of three | – (of 0) | – (of 0) |" in said
+    for caption in (make(i).caption for i in range(60)):
+        plain = re.search(r"^an? [\w -]+ (and|next to) |, [\w ]+ and ", caption)
+        if "from" not in caption and plain:
+            assert not quality.says_where(caption), caption
 
 
 def test_a_sheet_shows_every_caption_whole():

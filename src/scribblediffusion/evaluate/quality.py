@@ -10,6 +10,7 @@ written as soon as they are there: an evaluation that was interrupted goes on wh
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ KINDS = ("model", "ceiling", "floor")
 PICTURES = "pictures"
 #: What scenes of so many objects are called.
 COUNTS = {1: "one", 2: "two", 3: "three"}
+#: How captions say which object is where; "and" and "next to" leave it to the drawings.
+_WHERE = re.compile(r"\b(?:(?:left|right) of|above|below|under|from (?:left|top) to)\b")
 
 
 @dataclass(frozen=True)
@@ -224,3 +227,25 @@ def figures(
         kind: summary([Score(**one[kind]) for one in records], [Score(**one[kind]) for one in more])
         for kind in KINDS
     }
+
+
+def says_where(caption: str) -> bool:
+    """Whether a caption tells which object is where.
+
+    >>> says_where("a red plug above a rocket"), says_where("a red plug and a rocket")
+    (True, False)
+    """
+    return _WHERE.search(caption) is not None
+
+
+def by_place(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The model's colours of `measure`'s records, by whether the caption says where objects are.
+
+    Returns:
+        "placed" and "unplaced" → `summary`.
+    """
+    parts = {"placed": [], "unplaced": []}
+    for one in records:
+        name = "placed" if says_where(one["caption"]) else "unplaced"
+        parts[name].append(Score(**one["model"]))
+    return {name: summary((), scores) for name, scores in parts.items()}

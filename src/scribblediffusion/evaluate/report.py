@@ -17,6 +17,7 @@ from scribblediffusion.evaluate.quality import (
     COUNTS,
     SEED,
     SETS,
+    by_place,
     figures,
     measure,
     names_a_colour,
@@ -72,6 +73,21 @@ def table(report: dict[str, Any]) -> str:
         parts += [_row(name, figure, label, found) for figure, label in FIGURES.items()]
         parts.append("")
     return "\n".join(parts)
+
+
+def places(found: dict[str, dict[str, Any]]) -> str:
+    """What `by_place` found, as a Markdown table: binding with and without places in the prompt."""
+    parts = [
+        '| colour right | the prompt says where ("above") | it does not ("a cat and a dog") |',
+        "| --- | ---: | ---: |",
+    ]
+    for of in ("two", "three"):
+        cells = [
+            f"{_cell(found[name], f'colour_{of}')} (of {found[name][f'named_{of}']})"
+            for name in ("placed", "unplaced")
+        ]
+        parts.append(f"| each of {of} | {' | '.join(cells)} |")
+    return "\n".join([*parts, ""])
 
 
 def _row(name: str, figure: str, label: str, found: dict[str, Any]) -> str:
@@ -160,39 +176,54 @@ def run(
     }
     about = claimed(folder, {"weights": weights_digest(model), "seed": SEED} | dials)
     pipe, start = ScribblePipeline.from_pretrained(model), time.time()
-    found: dict[str, Any] = {}
     with progress() as bar:
-        task = bar.add_task("Looking for named colours", total=len(sets))
-        plan = {}
-        for name in sets:
-            plan[name] = _further(name, scenes)
-            bar.update(task, advance=1)
-        total = sum(scenes + sum(more.values()) for more in plan.values())
-        task = bar.add_task("Drawing held-out scenes", total=total)
-
-        def drawn(part: str, make: Callable[[int], Scene], count: int) -> list[dict[str, Any]]:
-            bar.update(task, description=f"Drawing held-out scenes: {part}")
-            return measure(
-                pipe, make, count, folder, part,
-                on_scenes=lambda more: bar.update(task, advance=more), **dials,
-            )  # fmt: skip
-
-        for name in sets:
-            records = drawn(name, scene_of(name), scenes)
-            more = []
-            for count, needed in plan[name].items():
-                make = scene_of(name, count)
-                numbers = with_colours(make, needed)
-                part = f"{name}-{COUNTS[count]}"
-                more += drawn(part, lambda i, m=make, n=numbers: m(n[i]), needed)
-            found[name] = figures(records, more)
-            _sheet_of(folder, name, min(SAMPLES, scenes)).save(folder / f"{name}.png")
-    about |= {"scenes": scenes, "seconds": round(time.time() - start), "sets": found}
+        drawn = _drawn(pipe, folder, sets, scenes, dials, bar)
+    found = {name: figures(*both) for name, both in drawn.items()}
+    by = by_place([one for both in drawn.values() for records in both for one in records])
+    for name in sets:
+        _sheet_of(folder, name, min(SAMPLES, scenes)).save(folder / f"{name}.png")
+    about |= {"scenes": scenes, "seconds": round(time.time() - start), "sets": found, "places": by}
     (folder / "evaluation.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(table(found), encoding="utf-8")
-    say(table(found))
+    text = f"{table(found)}\n### all sets: does the prompt say where?\n\n{places(by)}"
+    (folder / "evaluation.md").write_text(text, encoding="utf-8")
+    say(text)
     say(f"written to {folder}")
     return about
+
+
+def _drawn(
+    pipe: ScribblePipeline,
+    folder: Path,
+    sets: tuple[str, ...],
+    scenes: int,
+    dials: dict[str, Any],
+    bar: Any,
+) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """The records of each set's scenes as they come, and of the further ones for colour."""
+    task = bar.add_task("Looking for named colours", total=len(sets))
+    plan = {}
+    for name in sets:
+        plan[name] = _further(name, scenes)
+        bar.update(task, advance=1)
+    total = sum(scenes + sum(more.values()) for more in plan.values())
+    task = bar.add_task("Drawing held-out scenes", total=total)
+
+    def measured(part: str, make: Callable[[int], Scene], count: int) -> list[dict[str, Any]]:
+        bar.update(task, description=f"Drawing held-out scenes: {part}")
+        return measure(
+            pipe, make, count, folder, part,
+            on_scenes=lambda more: bar.update(task, advance=more), **dials,
+        )  # fmt: skip
+
+    drawn = {}
+    for name in sets:
+        drawn[name] = measured(name, scene_of(name), scenes), []
+        for count, needed in plan[name].items():
+            make = scene_of(name, count)
+            numbers = with_colours(make, needed)
+            part = f"{name}-{COUNTS[count]}"
+            drawn[name][1].extend(measured(part, lambda i, m=make, n=numbers: m(n[i]), needed))
+    return drawn
 
 
 def scene_of(name: str, count: int | None = None) -> Callable[[int], Scene]:
