@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from PIL import Image
+from skimage.morphology import dilation
 
 from scribblediffusion.train.latents import object_masks, spans
 from scribblediffusion.train.objects import (
     FAMILIES,
     dominant_family,
     family_of,
+    line,
     natural_family,
     paintable,
     rgb,
@@ -29,12 +32,36 @@ def test_what_each_split_may_show(split):
     for number in range(25):
         one = scene(number, split=split, seed=3)
         assert all(p.thing.held_out is (split == "objects") for p in one.objects)
+        assert not any(p.thing.known_by_its_lines for p in one.objects)
         named = [p for p in one.objects if p.named]
         if split == "pairs":
             assert all(p.named and p.thing.pair_held_out(p.named) for p in one.objects)
             assert all(p.named != natural_family(p.thing.code) for p in one.objects)
+            assert not any(p.thing.pair_known_by_its_lines(p.named) for p in one.objects)
         elif split != "objects":
             assert not any(p.thing.pair_held_out(p.named) for p in named)
+
+
+@pytest.mark.slow
+def test_no_held_out_drawing_is_shown_as_another_object():
+    """The list names each held-out drawing whose lines another object has within a pixel in 96."""
+    every = things()
+    small = [Image.fromarray(line(t.code)).resize((96, 96), Image.Resampling.BOX) for t in every]
+    ink = [np.asarray(image) > 90 for image in small]
+    wide = np.stack([dilation(one, np.ones((3, 3))).ravel() for one in ink]).astype(np.float32)
+    thin = np.stack([one.ravel() for one in ink]).astype(np.float32)
+    found = thin @ wide.T / np.maximum(thin.sum(1), 1)[:, None]  # share of row's ink in column's
+    same = (np.minimum(found, found.T) > 0.95) & ~np.eye(len(every), dtype=bool)
+    for thing, row in zip(every, same, strict=True):
+        others = [other for other, alike in zip(every, row, strict=True) if alike]
+        shown = [other for other in others if not other.held_out]
+        assert thing.known_by_its_lines is (thing.held_out and bool(shown)), thing.name
+        own = natural_family(thing.code)
+        for colour in FAMILIES:
+            asked = thing.pair_held_out(colour) and colour != own and not thing.held_out
+            known = any(not other.pair_held_out(colour) for other in shown)
+            if asked and paintable(thing.code):
+                assert thing.pair_known_by_its_lines(colour) is known, (thing.name, colour)
 
 
 def test_captions_are_true():

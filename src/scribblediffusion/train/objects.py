@@ -61,14 +61,23 @@ class Thing:
     @property
     def held_out(self) -> bool:
         """True for the 40 objects that no training scene shows (`held_out.json`)."""
-        return self.code in _held_out()[0]
+        return self.code in _held_out().objects
 
     def pair_held_out(self, colour: str) -> bool:
         """True for the one (colour, object) pair in ten that no training scene names.
 
         Nor does one show it, unless it is the object's own colour.
         """
-        return (colour, self.code) in _held_out()[1]
+        return (colour, self.code) in _held_out().pairs
+
+    @property
+    def known_by_its_lines(self) -> bool:
+        """True for an object held out whose very drawing training shows as another object's."""
+        return self.code in _held_out().same_objects
+
+    def pair_known_by_its_lines(self, colour: str) -> bool:
+        """True for a pair held out of which training shows the very drawing in that colour."""
+        return (colour, self.code) in _held_out().same_pairs
 
 
 @functools.cache
@@ -104,14 +113,33 @@ def meanings() -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """The fixed list of what training never speaks of, and what of it is no test (`same_…`).
+
+    OpenMoji draws some things with the same lines, such as glasses and sunglasses.
+    """
+
+    objects: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+    same_objects: frozenset[str]
+    same_pairs: frozenset[tuple[str, str]]
+
+
 @functools.cache
-def _held_out() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
-    """The fixed list of what training never speaks of: objects, and (colour, object) pairs."""
+def _held_out() -> _HeldOut:
     listed = json.loads(
         (files("scribblediffusion.train") / "held_out.json").read_text(encoding="utf-8")
     )
-    pairs = ((colour, code) for colour, codes in listed["pairs"].items() for code in codes)
-    return frozenset(listed["objects"]), frozenset(pairs)
+
+    def pairs(of: dict[str, list[str]]) -> frozenset[tuple[str, str]]:
+        return frozenset((colour, code) for colour, codes in of.items() for code in codes)
+
+    same = listed["same lines"]
+    return _HeldOut(
+        frozenset(listed["objects"]), pairs(listed["pairs"]),
+        frozenset(same["objects"]), pairs(same["pairs"]),
+    )  # fmt: skip
 
 
 def rgb(shade: str) -> tuple[int, int, int]:

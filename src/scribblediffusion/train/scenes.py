@@ -121,14 +121,14 @@ class Scene:
 
 @functools.cache
 def _population(held_out: bool) -> tuple[Thing, ...]:
-    return tuple(t for t in things() if t.held_out is held_out)
+    return tuple(t for t in things() if t.held_out is held_out and not t.known_by_its_lines)
 
 
 def _colours(thing: Thing, split: str) -> list[str]:
     """Families that may be named for an object: the split decides about held-out pairs.
 
-    Where an object's own colour is held out, training does not name it and yet shows it: such a
-    pair is in no split.
+    Where an object's own colour is held out, training does not name it and yet shows it, and where
+    another object has the same lines, it shows those: such a pair is in no split.
     """
     if not paintable(thing.code):
         return []
@@ -136,7 +136,8 @@ def _colours(thing: Thing, split: str) -> list[str]:
         return list(FAMILIES)
     if split == "pairs":
         own = natural_family(thing.code)
-        return [c for c in FAMILIES if thing.pair_held_out(c) and c != own]
+        held_out = [c for c in FAMILIES if thing.pair_held_out(c) and c != own]
+        return [c for c in held_out if not thing.pair_known_by_its_lines(c)]
     return [c for c in FAMILIES if not thing.pair_held_out(c)]
 
 
