@@ -211,8 +211,8 @@ class ScribblePipeline(DiffusionPipeline):
         Args:
             source: None for the weights that come with the package, a folder, or a hub id.
             device: where to; None picks CUDA, then MPS, then the CPU.
-            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`; there is no `variant`,
-                and pickles are never loaded.
+            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`; there is no `variant`
+                and no `device_map`, and pickles are never loaded.
 
         Raises:
             WeightsError: a file is missing, damaged, altered, a pickle, or does not fit.
@@ -220,6 +220,8 @@ class ScribblePipeline(DiffusionPipeline):
         _refuse_unchecked(kwargs)
         folder = cls._folder(source, kwargs)
         weights.verify(folder)
+        if "tokenizer" not in kwargs:
+            kwargs["tokenizer"] = weights.load_tokenizer(folder)
         dtype = kwargs.pop("torch_dtype", torch.float32)  # its name before diffusers 0.42
         kwargs = {"dtype": dtype, "low_cpu_mem_usage": False} | kwargs
         pipe = super().from_pretrained(
@@ -240,9 +242,9 @@ class ScribblePipeline(DiffusionPipeline):
         options = {name: kwargs.pop(name) for name in names if name in kwargs}
         if source is None:
             return weights.shipped()
-        if Path(source).exists() or Path(source).is_absolute():
-            return Path(source)
         try:
+            if Path(source).exists() or Path(source).is_absolute():
+                return Path(source)
             # `cls.download` refuses parts of another library, and leaves the checksums out
             return Path(snapshot_download(str(source), **weights.WANTED, **options))
         except (OSError, ValueError) as error:
@@ -594,7 +596,10 @@ def best_device() -> torch.device:
 
 
 def _refuse_unchecked(kwargs: dict[str, Any]) -> None:
-    """Takes out what diffusers is told anyway; refuses what would load files never looked at."""
+    """Takes out what diffusers is told anyway; refuses what would load files never looked at.
+
+    And what would load the parts in another way than it is done here.
+    """
     if kwargs.pop("use_safetensors", None) is False:
         raise WeightsError("use_safetensors=False: pickles are never loaded; leave it out")
     for name in ("variant", "use_flashpack"):
@@ -603,6 +608,11 @@ def _refuse_unchecked(kwargs: dict[str, Any]) -> None:
                 f"{name}={found!r}: the weights are read from {weights.FILE} alone; leave it out, "
                 "and choose the precision with dtype="
             )
+    if found := kwargs.pop("device_map", None):
+        raise WeightsError(
+            f"device_map={found!r}: the model is small, and loaded whole; leave it out, and choose "
+            "where to with device="
+        )
 
 
 def _pixels(pictures: Tensor) -> np.ndarray:
