@@ -144,10 +144,29 @@ def branch_weights(condition: Condition, text: float, sketch: float) -> dict[str
     A sketch dial of 1 leaves v₀ out, both at 1 leave v_s out too. Without a sketch v_s is v₀,
     without words v_full is v_s: such twins are run once.
     """
-    if condition.has_text and condition.has_sketch:
+    return _weights(condition.has_text, condition.has_sketch, text, sketch)
+
+
+def row_weights(condition: Condition, text: float, sketch: float) -> list[dict[str, float]]:
+    """What each picture takes of the branches of `branch_weights`: as if all were of its kind.
+
+    A picture without words or without ink has twins among the branches of the others, and takes
+    one of each, so that its bits do not depend on them.
+    """
+    run = branch_weights(condition, text, sketch)
+    rows = []
+    for prompt, ink in zip(condition.prompts, condition.regions.any(1).tolist(), strict=True):
+        own = _weights(bool(prompt.strip()), ink, text, sketch)
+        # without ink "sketch_only" hears nothing either, and stands in where the first is not run
+        rows.append({name if name in run else "sketch_only": share for name, share in own.items()})
+    return rows
+
+
+def _weights(words: bool, ink: bool, text: float, sketch: float) -> dict[str, float]:
+    if words and ink:
         found = {"unconditional": 1 - sketch, "sketch_only": sketch - text, "full": text}
-    elif condition.has_text or condition.has_sketch:
-        dial = text if condition.has_text else sketch
+    elif words or ink:
+        dial = text if words else sketch
         found = {"unconditional": 1 - dial, "full": dial}
     else:
         found = {"full": 1.0}
@@ -388,14 +407,15 @@ class ScribblePipeline(DiffusionPipeline):
     def _denoise(
         self, condition: Condition, sample: Tensor, settings: dict[str, Any]
     ) -> Generator[Step]:
-        branches = branch_weights(
-            condition, settings["guidance_scale"], settings["sketch_guidance_scale"]
-        )
-        vectors, mask = self.context(condition, list(branches))
+        dials = settings["guidance_scale"], settings["sketch_guidance_scale"]
+        branches = list(branch_weights(condition, *dials))
+        rows = row_weights(condition, *dials)
+        shares = sample.new_tensor([[row.get(name, 0.0) for row in rows] for name in branches])
+        vectors, mask = self.context(condition, branches)
         count = settings["num_inference_steps"]
         sigmas = np.linspace(1.0, 1 / count, count)
         self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=sample.device)
-        self._begin(condition, list(branches), settings)
+        self._begin(condition, branches, settings)
         timesteps = self.scheduler.timesteps
         for index, timestep in enumerate(timesteps):
             if self.scheduler.timesteps is not timesteps:
@@ -404,7 +424,7 @@ class ScribblePipeline(DiffusionPipeline):
                     f"{index + 1} of {count}: end one first, or give each its own pipeline"
                 )
             sigma = float(self.scheduler.sigmas[index])
-            velocity = self._velocity(sample, timestep, vectors, mask, branches)
+            velocity = self._velocity(sample, timestep, vectors, mask, shares)
             denoised = sample - sigma * velocity
             sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
             if not bool(torch.isfinite(sample).all()):
@@ -425,16 +445,15 @@ class ScribblePipeline(DiffusionPipeline):
         timestep: Tensor,
         vectors: Tensor,
         mask: Tensor,
-        branches: dict[str, float],
+        shares: Tensor,
     ) -> Tensor:
-        """All branches in one call of the denoiser, put together by their weights."""
-        stacked = torch.cat([sample] * len(branches)).contiguous(memory_format=torch.channels_last)
+        """All branches in one call of the denoiser, put together by their shares `[K, B]`."""
+        stacked = torch.cat([sample] * len(shares)).contiguous(memory_format=torch.channels_last)
         output = self.unet(
             stacked, timestep, vectors, encoder_attention_mask=mask.to(vectors.dtype)
         ).sample
-        parts = output.chunk(len(branches))
-        shares = torch.tensor(list(branches.values()), dtype=output.dtype, device=output.device)
-        return torch.einsum("k,kbchw->bchw", shares, torch.stack(parts))
+        parts = torch.stack(output.chunk(len(shares)))
+        return torch.einsum("kb,kbchw->bchw", shares.to(output), parts)
 
     def _noise(
         self,
@@ -510,7 +529,7 @@ class ScribblePipeline(DiffusionPipeline):
             sketch_guidance_scale: the same for the sketch; 1.0 saves a third of the work.
             num_images_per_prompt: pictures for each prompt.
             generator: seeded noise; a list gives each picture its own, so that it comes out the
-                same at any place of a batch of that size.
+                same at any place of a batch of that size, beside whatever pictures.
             latents: start from this noise instead, `[B, 4, 32, 32]`.
             output_type: "pil", "np" (uint8 `[B, 256, 256, 3]`), or "latent".
             return_dict: False gives a plain tuple.
