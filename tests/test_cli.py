@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from scribblediffusion.cli import main
+from scribblediffusion.errors import GalleryError
 
 
 def failed(capsys, *arguments):
@@ -85,6 +87,68 @@ def test_an_endless_prompt(capsys, sketch, tmp_path):
 )  # fmt: skip
 def test_options_out_of_range(capsys, sketch, option):
     failed(capsys, "draw", sketch, "a cat", *option)
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    """Stands in for the model; counts how often it was asked."""
+    asked = []
+
+    def paint(model, prompts, *given, **options):
+        asked.append(prompts)
+        return np.zeros((len(prompts), 256, 256, 3), np.uint8), SimpleNamespace(audit="passed")
+
+    monkeypatch.setattr("scribblediffusion.cli.draw.paint", paint)
+    return asked
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_picture_that_cannot_be_written_is_not_drawn(
+    capsys, sketch, tmp_path, monkeypatch, painted, count
+):
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "x-2.png").mkdir()
+    common = ("draw", sketch, "a cat", "--count", count, "--output")
+    assert "is a directory" in failed(capsys, *common, tmp_path / "x.png")
+    assert "too long" in failed(capsys, *common, tmp_path / f"{'n' * 300}.png")
+    (tmp_path / "closed").mkdir()
+
+    def closed(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert "permission denied" in failed(capsys, *common, tmp_path / "closed" / "y.png")
+    assert not painted
+
+
+@pytest.mark.parametrize("place", ["/dev/null/g", "a file", "n" * 300])
+def test_a_gallery_that_cannot_be_is_named_before_anything_is_drawn(
+    capsys, sketch, tmp_path, painted, place
+):
+    (tmp_path / "a file").touch()
+    where = ("--output", tmp_path / "out.png", "--gallery", tmp_path / place)
+    assert place in failed(capsys, "draw", sketch, "a cat", *where)
+    assert not painted
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_picture_is_written_where_its_run_cannot_be_kept(
+    capsys, sketch, tmp_path, monkeypatch, painted
+):
+    def full(*_, **__):
+        raise GalleryError("cannot save the run: the disk is full")
+
+    monkeypatch.setattr("scribblediffusion.gallery.Gallery.add", full)
+    where = ("--output", str(tmp_path / "out.png"), "--gallery", str(tmp_path / "gallery"))
+    with pytest.raises(SystemExit) as left:
+        main(["draw", str(sketch), "a cat", *where])
+    said = capsys.readouterr()
+    assert left.value.code == 1
+    assert said.err == "scribble: cannot save the run: the disk is full\n"
+    assert str(tmp_path / "out.png") in said.out
+    with Image.open(tmp_path / "out.png") as written:
+        assert written.size == (256, 256)
+    assert painted == [["a cat"]]
 
 
 def test_help_is_quick_and_loads_nothing_heavy():

@@ -28,7 +28,8 @@ def drawing():
 
 def draw(pipe, prompt="a red apple", sketch=None, seed=0, **settings):
     settings = {"num_inference_steps": 2, "output_type": "np"} | settings
-    return pipe(prompt, sketch, generator=seeded(seed), **settings).images
+    count = len(prompt) if isinstance(prompt, list) else 1
+    return pipe(prompt, sketch, generator=seeded(seed, count), **settings).images
 
 
 def calls(pipe, *args, **settings):
@@ -179,6 +180,36 @@ def test_companions_do_not_change_a_picture(pipe):
     other = pipe([prompts[2], prompts[0]], [np.asarray(drawing())[::-1], drawing()],
                  generator=seeded(4, 2), **settings).images[1]  # fmt: skip
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "dials", [(3.0, 1.5), (3.0, 1.0), (1.0, 1.5), (1.0, 1.0), (2.0, 2.0), (0.0, 0.7)]
+)
+def test_companions_of_any_kind_do_not_change_a_picture(pipe, dials):
+    """With words, ink, both or neither: the same bits as beside one of its own kind."""
+    settings = {"guidance_scale": dials[0], "sketch_guidance_scale": dials[1]}
+    settings |= {"num_inference_steps": 2, "output_type": "latent"}
+    noise = torch.randn(2, 4, 32, 32, generator=seeded(6)[0])
+    kinds = list(itertools.product(["", "a cat"], [None, drawing()]))
+
+    def first(*pictures):
+        prompts, sketches = zip(*pictures, strict=True)
+        return pipe(list(prompts), list(sketches), latents=noise, **settings).images[0]
+
+    for kind in kinds:
+        alike = first(kind, kind)
+        for companion in kinds:
+            assert torch.equal(first(kind, companion), alike), (kind[0], companion[0])
+
+
+def test_pictures_of_all_kinds_take_no_call_more(pipe):
+    for prompts, sketches, expected in (
+        (["", "a cat"], drawing(), 6),
+        (["", ""], drawing(), 4),
+        (["a cat", "a red apple"], None, 4),
+        (["", ""], None, 2),
+    ):
+        assert calls(pipe, prompts, sketches) == [expected] * 2
 
 
 def test_several_pictures_for_each_prompt(pipe):

@@ -144,6 +144,15 @@ def test_an_empty_prompt_has_no_words() -> None:
             assert (reading.text, reading.words) == ("", ())
 
 
+def test_a_text_without_any_token_is_not_cut_off() -> None:
+    tokenizer, text = wordpiece(), "\u200b"
+    ids = tokenizer(text, padding="max_length", max_length=6)["input_ids"]
+    reading = read(tokenizer, ids, [text])
+    assert reading.text == text
+    assert all(piece.special for piece in reading.pieces)
+    assert reading.truncated == ()
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["a", "red", "apple", ",", "pie", "x9"]), max_size=12))
 def test_reading_inverts_tokenizing(parts: list[str]) -> None:

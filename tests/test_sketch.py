@@ -3,6 +3,7 @@
 import io
 import os
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -91,6 +92,32 @@ def test_a_frame_round_the_paper_does_not_turn_the_polarity():
 )
 def test_any_two_tones(ink, paper):
     assert ink_f1(ink_of(drawing(ink=ink, paper=paper)), TRUTH) > 0.99
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, bool])
+def test_an_array_of_only_0_and_1_is_black_and_white(kind):
+    """As bool: True is white, and which of the two is ink is found as for any drawing."""
+    paper = (np.asarray(drawing()) > 127).astype(kind)
+    for array, polarity in ((paper, "dark-on-light"), (1 - paper.astype(int), "light-on-dark")):
+        sketch = Sketch.from_image(array.astype(kind))
+        assert sketch.cleaning.polarity == polarity
+        assert ink_f1(sketch.ink > 0.5, TRUTH) > 0.99
+    assert ink_f1(ink_of(np.repeat(paper[..., None], 3, 2)), TRUTH) > 0.99
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, bool])
+def test_a_mask_of_only_0_and_1_counts_where_it_is_1(kind):
+    mask = np.zeros((256, 256), kind)
+    mask[:, :128] = 1
+    plain = Sketch.from_image(drawing(), mask=half(256, 256))
+    np.testing.assert_array_equal(Sketch.from_image(drawing(), mask=mask).mask, plain.mask)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_an_array_of_one_level_is_no_black_and_white(level):
+    page = np.full((256, 256), level, np.uint8)
+    assert Sketch.from_image(page).is_blank
+    assert not Sketch.from_image(drawing(), mask=page).active.any()
 
 
 @pytest.mark.parametrize(
@@ -334,6 +361,17 @@ def test_a_square_mask_lies_over_the_whole_sketch():
     assert sketch.active.tolist() == [r.box()[0] < 128 for r in REGIONS]
 
 
+def test_a_sketch_made_by_hand_has_no_ink_outside_its_mask():
+    ink, left = np.ones((256, 256), np.float32), np.arange(256)[None] < 128
+    sketch = Sketch(ink, mask=np.repeat(left, 256, 0))
+    assert sketch.ink[:, :128].min() == 1
+    assert sketch.ink[:, 128:].max() == 0
+    assert ink.min() == 1
+    for shape in ((128, 256), (256,), (256, 256, 1)):
+        with pytest.raises(SketchError, match=r"mask must be \[256, 256\].*Sketch.masked"):
+            Sketch(ink, mask=np.ones(shape, bool))
+
+
 def test_a_painted_layer_is_a_mask_whatever_its_colour():
     layer = Image.new("RGBA", (256, 256), (0, 0, 0, 0))
     layer.paste((0, 0, 0, 255), (0, 0, 128, 256))
@@ -412,6 +450,28 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(SketchError, match="Permission denied"):
         Sketch.from_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), RuntimeError("broken data"), zlib.error("incorrect header")]
+)
+def test_whatever_a_decoder_raises_is_named(monkeypatch, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(SketchError, match="save it again"):
+        Sketch.from_image(Image.new("L", (9, 9)))
+
+
+def test_a_damaged_texture(tmp_path):
+    with pytest.raises(SketchError, match="save it again"):
+        Sketch.from_image(_write(tmp_path / "a.png", b"FTEX" + bytes(200)))
+
+
+def test_premultiplied_alpha():
+    plain = drawing(mode="LA", ink=(0, 255), paper=(255, 0))
+    assert ink_f1(ink_of(plain.convert("La")), ink_of(plain)) == 1
 
 
 def test_options_are_checked():

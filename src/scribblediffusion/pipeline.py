@@ -144,10 +144,29 @@ def branch_weights(condition: Condition, text: float, sketch: float) -> dict[str
     A sketch dial of 1 leaves v₀ out, both at 1 leave v_s out too. Without a sketch v_s is v₀,
     without words v_full is v_s: such twins are run once.
     """
-    if condition.has_text and condition.has_sketch:
+    return _weights(condition.has_text, condition.has_sketch, text, sketch)
+
+
+def row_weights(condition: Condition, text: float, sketch: float) -> list[dict[str, float]]:
+    """What each picture takes of the branches of `branch_weights`: as if all were of its kind.
+
+    A picture without words or without ink has twins among the branches of the others, and takes
+    one of each, so that its bits do not depend on them.
+    """
+    run = branch_weights(condition, text, sketch)
+    rows = []
+    for prompt, ink in zip(condition.prompts, condition.regions.any(1).tolist(), strict=True):
+        own = _weights(bool(prompt.strip()), ink, text, sketch)
+        # without ink "sketch_only" hears nothing either, and stands in where the first is not run
+        rows.append({name if name in run else "sketch_only": share for name, share in own.items()})
+    return rows
+
+
+def _weights(words: bool, ink: bool, text: float, sketch: float) -> dict[str, float]:
+    if words and ink:
         found = {"unconditional": 1 - sketch, "sketch_only": sketch - text, "full": text}
-    elif condition.has_text or condition.has_sketch:
-        dial = text if condition.has_text else sketch
+    elif words or ink:
+        dial = text if words else sketch
         found = {"unconditional": 1 - dial, "full": dial}
     else:
         found = {"full": 1.0}
@@ -211,8 +230,8 @@ class ScribblePipeline(DiffusionPipeline):
         Args:
             source: None for the weights that come with the package, a folder, or a hub id.
             device: where to; None picks CUDA, then MPS, then the CPU.
-            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`; there is no `variant`,
-                and pickles are never loaded.
+            **kwargs: as diffusers' `DiffusionPipeline.from_pretrained`; there is no `variant`
+                and no `device_map`, and pickles are never loaded.
 
         Raises:
             WeightsError: a file is missing, damaged, altered, a pickle, or does not fit.
@@ -220,6 +239,8 @@ class ScribblePipeline(DiffusionPipeline):
         _refuse_unchecked(kwargs)
         folder = cls._folder(source, kwargs)
         weights.verify(folder)
+        if "tokenizer" not in kwargs:
+            kwargs["tokenizer"] = weights.load_tokenizer(folder)
         dtype = kwargs.pop("torch_dtype", torch.float32)  # its name before diffusers 0.42
         kwargs = {"dtype": dtype, "low_cpu_mem_usage": False} | kwargs
         pipe = super().from_pretrained(
@@ -240,9 +261,9 @@ class ScribblePipeline(DiffusionPipeline):
         options = {name: kwargs.pop(name) for name in names if name in kwargs}
         if source is None:
             return weights.shipped()
-        if Path(source).exists() or Path(source).is_absolute():
-            return Path(source)
         try:
+            if Path(source).exists() or Path(source).is_absolute():
+                return Path(source)
             # `cls.download` refuses parts of another library, and leaves the checksums out
             return Path(snapshot_download(str(source), **weights.WANTED, **options))
         except (OSError, ValueError) as error:
@@ -386,14 +407,15 @@ class ScribblePipeline(DiffusionPipeline):
     def _denoise(
         self, condition: Condition, sample: Tensor, settings: dict[str, Any]
     ) -> Generator[Step]:
-        branches = branch_weights(
-            condition, settings["guidance_scale"], settings["sketch_guidance_scale"]
-        )
-        vectors, mask = self.context(condition, list(branches))
+        dials = settings["guidance_scale"], settings["sketch_guidance_scale"]
+        branches = list(branch_weights(condition, *dials))
+        rows = row_weights(condition, *dials)
+        shares = sample.new_tensor([[row.get(name, 0.0) for row in rows] for name in branches])
+        vectors, mask = self.context(condition, branches)
         count = settings["num_inference_steps"]
         sigmas = np.linspace(1.0, 1 / count, count)
         self.scheduler.set_timesteps(sigmas=sigmas.tolist(), device=sample.device)
-        self._begin(condition, list(branches), settings)
+        self._begin(condition, branches, settings)
         timesteps = self.scheduler.timesteps
         for index, timestep in enumerate(timesteps):
             if self.scheduler.timesteps is not timesteps:
@@ -402,7 +424,7 @@ class ScribblePipeline(DiffusionPipeline):
                     f"{index + 1} of {count}: end one first, or give each its own pipeline"
                 )
             sigma = float(self.scheduler.sigmas[index])
-            velocity = self._velocity(sample, timestep, vectors, mask, branches)
+            velocity = self._velocity(sample, timestep, vectors, mask, shares)
             denoised = sample - sigma * velocity
             sample = self.scheduler.step(velocity, timestep, sample, return_dict=False)[0]
             if not bool(torch.isfinite(sample).all()):
@@ -423,16 +445,15 @@ class ScribblePipeline(DiffusionPipeline):
         timestep: Tensor,
         vectors: Tensor,
         mask: Tensor,
-        branches: dict[str, float],
+        shares: Tensor,
     ) -> Tensor:
-        """All branches in one call of the denoiser, put together by their weights."""
-        stacked = torch.cat([sample] * len(branches)).contiguous(memory_format=torch.channels_last)
+        """All branches in one call of the denoiser, put together by their shares `[K, B]`."""
+        stacked = torch.cat([sample] * len(shares)).contiguous(memory_format=torch.channels_last)
         output = self.unet(
             stacked, timestep, vectors, encoder_attention_mask=mask.to(vectors.dtype)
         ).sample
-        parts = output.chunk(len(branches))
-        shares = torch.tensor(list(branches.values()), dtype=output.dtype, device=output.device)
-        return torch.einsum("k,kbchw->bchw", shares, torch.stack(parts))
+        parts = torch.stack(output.chunk(len(shares)))
+        return torch.einsum("kb,kbchw->bchw", shares.to(output), parts)
 
     def _noise(
         self,
@@ -508,7 +529,7 @@ class ScribblePipeline(DiffusionPipeline):
             sketch_guidance_scale: the same for the sketch; 1.0 saves a third of the work.
             num_images_per_prompt: pictures for each prompt.
             generator: seeded noise; a list gives each picture its own, so that it comes out the
-                same at any place of a batch of that size.
+                same at any place of a batch of that size, beside whatever pictures.
             latents: start from this noise instead, `[B, 4, 32, 32]`.
             output_type: "pil", "np" (uint8 `[B, 256, 256, 3]`), or "latent".
             return_dict: False gives a plain tuple.
@@ -594,7 +615,10 @@ def best_device() -> torch.device:
 
 
 def _refuse_unchecked(kwargs: dict[str, Any]) -> None:
-    """Takes out what diffusers is told anyway; refuses what would load files never looked at."""
+    """Takes out what diffusers is told anyway; refuses what would load files never looked at.
+
+    And what would load the parts in another way than it is done here.
+    """
     if kwargs.pop("use_safetensors", None) is False:
         raise WeightsError("use_safetensors=False: pickles are never loaded; leave it out")
     for name in ("variant", "use_flashpack"):
@@ -603,6 +627,11 @@ def _refuse_unchecked(kwargs: dict[str, Any]) -> None:
                 f"{name}={found!r}: the weights are read from {weights.FILE} alone; leave it out, "
                 "and choose the precision with dtype="
             )
+    if found := kwargs.pop("device_map", None):
+        raise WeightsError(
+            f"device_map={found!r}: the model is small, and loaded whole; leave it out, and choose "
+            "where to with device="
+        )
 
 
 def _pixels(pictures: Tensor) -> np.ndarray:

@@ -243,12 +243,15 @@ def _pieces(
 
 
 def _limit(tokenizer: Any, text: str, spans: dict[int, tuple[int, int]]) -> int:
-    """Where the last token ends, if the text goes on after it; else the text's end."""
-    if not getattr(tokenizer, "is_fast", False) or not spans:
+    """Where the last token ends, if the text goes on after it; else the text's end.
+
+    A text of which no token is made, as of characters without width, is not cut off.
+    """
+    if not getattr(tokenizer, "is_fast", False):
         return len(text) if spans or not text else 0
     whole = tokenizer(text, return_special_tokens_mask=True, verbose=False)
     content = whole["special_tokens_mask"].count(0)
-    return max(end for _, end in spans.values()) if len(spans) < content else len(text)
+    return max((end for _, end in spans.values()), default=0) if len(spans) < content else len(text)
 
 
 def _words(text: str, pieces: Sequence[Piece], limit: int) -> tuple[ReadWord, ...]:

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import warnings
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ FAINTEST_ON_WHITE = 51
 
 #: What Pillow's decoders raise for damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError)
-_DAMAGE = (*_DAMAGE, struct.error)
+_DAMAGE = (*_DAMAGE, struct.error, zlib.error, AssertionError, RuntimeError)
 
 
 def read(source: object, what: str = "sketch") -> Image.Image:
@@ -28,7 +29,8 @@ def read(source: object, what: str = "sketch") -> Image.Image:
 
     Args:
         source: a path, a PIL image, or an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or
-            `[H, W, 4]` of uint8 (0–255), uint16 (0–65535), bool or floats in 0…1.
+            `[H, W, 4]` of uint8 (0–255), uint16 (0–65535), bool or floats in 0…1. True is white.
+            Integers of only 0 and 1, with both of them, are read as bool.
         what: what it is to be, for the errors.
 
     Raises:
@@ -92,6 +94,7 @@ def _decoded(image: Image.Image, failed: str) -> Image.Image:
         raise SketchError(f"{failed}: it is {width}×{height} pixels, which is empty")
     try:
         image.load()
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow's only way from there
         return ImageOps.exif_transpose(image)
     except _DAMAGE as error:
         raise _unreadable(failed, error) from error
@@ -115,10 +118,10 @@ def _from_array(array: np.ndarray, failed: str) -> Image.Image:
 def _eight_bits(array: np.ndarray) -> np.ndarray:
     """Any dtype that holds grey levels, as uint8."""
     kind = array.dtype.kind
+    if kind == "b" or (kind in "ui" and array.min() == 0 and array.max() == 1):
+        return array.astype(np.uint8) * 255
     if array.dtype == np.uint8:
         return array
-    if kind == "b":
-        return array.astype(np.uint8) * 255
     if kind not in "uif":
         raise SketchError(f"an array of {array.dtype} is no image; give uint8, or floats in 0…1")
     if not np.isfinite(array).all():

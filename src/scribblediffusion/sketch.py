@@ -76,7 +76,11 @@ class Sketch:
         ink: `[256, 256]` float32 in 0…1, 1 is ink, in steps of 1/255; read-only. What people
             are shown; the model reads `strokes`.
         cleaning: what was done to the image, or None for a blank sketch.
-        mask: `[256, 256]` bool, True where the sketch has a say, or None for everywhere.
+        mask: `[256, 256]` bool, True where the sketch has a say, or None for everywhere. Ink
+            outside is erased.
+
+    Raises:
+        SketchError: ink or mask of another shape, or ink outside 0…1.
     """
 
     ink: np.ndarray
@@ -96,9 +100,16 @@ class Sketch:
                 "use Sketch.from_image for any other image"
             )
         levels = np.round(255 * np.clip(ink, 0, 1))  # 8 bits, so that a saved sketch is the same
-        object.__setattr__(self, "ink", _frozen((levels / 255).astype(np.float32)))
         if self.mask is not None:
-            object.__setattr__(self, "mask", _frozen(np.array(self.mask, bool)))
+            inside = np.array(self.mask, bool)
+            if inside.shape != (SIZE, SIZE):
+                raise SketchError(
+                    f"a mask must be [{SIZE}, {SIZE}]; found {list(inside.shape)}; "
+                    "use Sketch.masked for any other image"
+                )
+            object.__setattr__(self, "mask", _frozen(inside))
+            levels = np.where(inside, levels, 0)
+        object.__setattr__(self, "ink", _frozen((levels / 255).astype(np.float32)))
 
     @classmethod
     def from_image(
@@ -118,7 +129,9 @@ class Sketch:
 
         Args:
             source: a path, a PIL image, an array (`[H, W]`, `[H, W, 3]` or `[H, W, 4]`, uint8
-                or floats in 0…1), or a `Sketch`, which is returned as it is.
+                or floats in 0…1; bool, or integers of only 0 and 1, are black and white, and
+                which of them is ink follows `polarity`), or a `Sketch`, which is returned as it
+                is.
             mask: where the sketch has a say; see `masked`.
             polarity: "dark-on-light", "light-on-dark", or "auto": the paper is what most of
                 the image and of its border shows.
@@ -192,14 +205,15 @@ class Sketch:
         Args:
             mask: any image that `from_image` reads, of the original image's proportions or
                 square (then it covers the whole 256 × 256 sketch). The bright half of the grey
-                scale is inside; where the mask has transparent pixels, its opaque half is.
+                scale is inside, and of an array True or 1; where the mask has transparent
+                pixels, its opaque half is.
 
         Raises:
             SketchError: not an image, or of other proportions.
         """
         inside = self._inside(read(mask, "mask"))
         inside = inside if self.mask is None else inside & self.mask
-        return Sketch(np.where(inside, self.ink, 0), self.cleaning, inside)
+        return Sketch(self.ink, self.cleaning, inside)
 
     def _inside(self, mask: Image.Image) -> np.ndarray:
         """A mask laid over the square: `[256, 256]` bool; padding continues its nearest edge."""

@@ -7,6 +7,7 @@ from PIL import Image
 from scribbles import small_pipeline
 
 from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import GalleryError
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +60,27 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_drawn(refused, gall
     assert len(gallery) == 0
 
 
-def test_where_the_picture_cannot_be_written_the_run_is_kept(scribble, gallery, tiny, tmp_path):
-    (tmp_path / "x.png").mkdir()
+def test_where_the_picture_cannot_be_written_the_run_is_kept(scribble, gallery, tiny, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("scribblediffusion.cli.capture.write_picture", full)
     assert scribble("capture", tiny, "a cat", "--steps", 1, "--output", "x.png").status == 1
     assert len(gallery) == 1
+
+
+def test_where_the_run_cannot_be_kept_the_picture_is_written(scribble, tiny, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise GalleryError("cannot save the run: the disk is full")
+
+    monkeypatch.setattr("scribblediffusion.gallery.Gallery.add", full)
+    done = scribble("capture", tiny, "a cat", "--steps", 1, "--output", "x.png")
+    assert (done.status, done.err.count("the disk is full")) == (1, 1)
+    assert (tmp_path / "x.png").is_file()
+
+
+def test_a_gallery_that_cannot_be_is_named_before_anything_is_drawn(refused, tiny):
+    assert "/dev/null/g" in refused("capture", tiny, "a cat", "--gallery", "/dev/null/g")
 
 
 def test_the_picture_is_that_of_the_pipeline_alone(scribble, gallery, tiny):

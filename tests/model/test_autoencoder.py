@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import torch
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
@@ -17,3 +19,15 @@ def test_shapes_and_standardised_latents():
     assert model.encode_raw(100 * pictures).abs().max() <= 3.0
     assert torch.equal(model(pictures), model.decode(latents))
     assert model(pictures).shape == pictures.shape
+
+
+def test_weights_that_were_offloaded_come_back_for_all_that_is_called():
+    """`forward` has accelerate's hook of itself; the pipeline calls the others."""
+    model = ScribbleAutoencoder(
+        encoder_fine=8, encoder_coarse=16, decoder_coarse=16, decoder_fine=8
+    )
+    asked = []
+    model._hf_hook = SimpleNamespace(pre_forward=asked.append)
+    model.decode(latents := model.encode(torch.zeros(1, 3, 64, 64)))
+    model.preview(latents)
+    assert asked == [model] * 3

@@ -74,6 +74,27 @@ def test_a_wrong_shape(unlisted):
     refused(unlisted, FILE, "conv_out.bias", "(5,)", "(4,)")
 
 
+@pytest.mark.parametrize(
+    ("component", "name", "kind", "said"),
+    [
+        ("unet", "conv_out.bias", torch.int32, "torch.int32, expected torch.float16 or"),
+        ("unet", "conv_out.bias", torch.bool, "torch.bool"),
+        ("unet", "conv_out.bias", torch.float8_e4m3fn, "torch.float8_e4m3fn"),
+        ("prompt_encoder", "table", torch.float32, "torch.float32, expected torch.int8"),
+        ("prompt_encoder", "table", torch.int64, "torch.int64, expected torch.int8"),
+    ],
+)
+def test_numbers_of_another_kind(unlisted, component, name, kind, said):
+    edit(unlisted, lambda t: t.update({name: t[name].to(kind)}), component)
+    refused(unlisted, component, name, said)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_fractions_of_any_precision_are_taken(unlisted, kind):
+    edit(unlisted, lambda t: t.update({k: v.to(kind) for k, v in t.items()}))
+    verify(unlisted)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("component", ["unet", "autoencoder", "sketch_encoder", "prompt_encoder"])
 def test_values_that_are_not_finite(unlisted, component, value):
@@ -103,6 +124,45 @@ def test_an_altered_file_of_the_right_form(folder):
     refused(folder, str(path), "altered")
 
 
+def relist(folder, change):
+    path = folder / "checksums.json"
+    sums = json.loads(path.read_text())
+    change(sums)
+    path.write_text(json.dumps(sums))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        f"unet/{FILE}",
+        "autoencoder/config.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    ],
+)
+def test_checksums_list_every_file_that_is_read(folder, name):
+    relist(folder, lambda sums: sums.pop(name))
+    refused(folder, "checksums.json", f"{name} is not listed", "save_pretrained")
+
+
+def test_checksums_of_nothing_and_what_was_put_beside_the_tokenizer(folder):
+    (folder / "tokenizer" / ".hidden").write_text("is not read")
+    verify(folder)
+    (folder / "tokenizer" / "added_tokens.json").write_text("{}")
+    refused(folder, "tokenizer/added_tokens.json is not listed")
+    relist(folder, dict.clear)
+    refused(folder, "is not listed")
+
+
+def test_the_shipped_weights_must_have_their_checksums(folder, monkeypatch):
+    monkeypatch.setattr("scribblediffusion.model.weights.shipped", lambda: folder)
+    verify(folder)
+    (folder / "checksums.json").unlink()
+    refused(folder, "checksums.json", "missing from the package")
+
+
 def test_a_pickle_is_never_opened(unlisted):
     class Bomb:
         def __reduce__(self):
@@ -125,8 +185,10 @@ def test_nothing_beside_the_checked_file_may_be_loaded_in_its_place(folder, comp
     refused(folder, str(folder / component / name))
 
 
-@pytest.mark.parametrize("options", [{"variant": "fp16"}, {"use_flashpack": True}])
-def test_options_that_load_other_files_are_refused_by_name(folder, options):
+@pytest.mark.parametrize(
+    "options", [{"variant": "fp16"}, {"use_flashpack": True}, {"device_map": "balanced"}]
+)
+def test_options_that_load_otherwise_are_refused_by_name(folder, options):
     with pytest.raises(WeightsError, match=next(iter(options))):
         ScribblePipeline.from_pretrained(folder, **options)
     with pytest.raises(WeightsError, match="pickles are never loaded"):
@@ -134,7 +196,12 @@ def test_options_that_load_other_files_are_refused_by_name(folder, options):
 
 
 def test_options_that_only_say_what_is_so_are_taken(folder):
-    options = {"local_files_only": True, "use_safetensors": True, "variant": None}
+    options = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "variant": None,
+        "device_map": None,
+    }
     assert ScribblePipeline.from_pretrained(folder, device="cpu", **options) is not None
 
 
@@ -189,7 +256,10 @@ def edit_index(folder, **entries):
         {"unet": [None, None]},
         {"unet": None},
         {"tokenizer": ["os", "system"]},
+        {"tokenizer": ["transformers", "CLIPTokenizer"]},
         {"scheduler": ["diffusers", "AutoencoderKL"]},
+        {"scheduler": ["diffusers", "EulerDiscreteScheduler"]},
+        {"scheduler": [["diffusers"], {}]},
         {"_class_name": ["pipeline", "Own"]},
     ],
 )
@@ -211,6 +281,74 @@ def test_a_tokenizer_or_scheduler_that_is_missing_or_damaged(unlisted):
     refused(unlisted, "tokenizer.json", "30521")
     shutil.rmtree(unlisted / "tokenizer")
     refused(unlisted, "tokenizer.json", "missing")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_train_timesteps", 500),
+        ("shift", 3.0),
+        ("shift_terminal", 0.1),
+        ("time_shift_type", "none"),
+        ("use_dynamic_shifting", True),
+        ("use_karras_sigmas", True),
+        ("use_exponential_sigmas", True),
+        ("use_beta_sigmas", True),
+        ("invert_sigmas", True),
+        ("stochastic_sampling", True),
+    ],
+)
+def test_a_scheduler_with_other_noise_levels(unlisted, field, value):
+    path = unlisted / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {field: value}))
+    refused(unlisted, str(path), f"{field} must be {config[field]!r}, found {value!r}")
+
+
+@pytest.mark.parametrize("number", [7, 30522, -1, "8", None, [3], True])
+def test_words_that_are_not_numbered_as_the_table(unlisted, number):
+    path = unlisted / "tokenizer" / "tokenizer.json"
+    spoilt = json.loads(path.read_text())
+    spoilt["model"]["vocab"]["cat"] = number
+    path.write_text(json.dumps(spoilt))
+    refused(unlisted, str(path), "numbered from 0 to 30521")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", '{"pad_token": 3}'),
+        ("tokenizer.json", {"normalizer": {"type": "None"}}),
+        ("tokenizer.json", {"version": "9"}),
+        ("tokenizer.json", {"added_tokens": 5}),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_made(unlisted, file, content):
+    path = unlisted / "tokenizer" / file
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(path.read_text()) | content)
+    path.write_text(content)
+    refused(unlisted, str(unlisted / "tokenizer"), "no tokenizer can be made")
+
+
+def test_words_that_were_added_are_refused(unlisted):
+    path = unlisted / "tokenizer" / "tokenizer_config.json"
+    added = {"30522": {"content": "<cat-toy>", "special": False}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens_decoder": added}))
+    refused(unlisted, str(unlisted / "tokenizer"), "30523 words", "30522")
+
+
+def test_a_name_that_no_folder_can_have():
+    for name in ("x" * 300, "/" + "x" * 300):
+        with pytest.raises(WeightsError, match="neither a folder here nor a model"):
+            ScribblePipeline.from_pretrained(name)
+
+
+def test_json_of_endless_depth(unlisted):
+    path = unlisted / "scheduler" / "scheduler_config.json"
+    path.write_text("[" * 200_000)
+    refused(unlisted, str(path), "not readable")
 
 
 def test_what_is_saved_is_noted_and_an_altered_copy_refused(folder):

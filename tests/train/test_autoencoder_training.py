@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from launching import launched
 from typer.testing import CliRunner
 
 from scribblediffusion.cli import app
@@ -30,11 +31,11 @@ def test_pixels_survive_the_way_to_a_tensor():
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path):
-    whole = AutoencoderTrainer(data, batch=2)
+    whole = AutoencoderTrainer(data, batch=2, cpu=True)
     whole.run_step()
     whole.save(tmp_path)
     whole.run_step()
-    again = AutoencoderTrainer(data, batch=2, seed=0)
+    again = AutoencoderTrainer(data, batch=2, seed=0, cpu=True)
     again.load(tmp_path)
     again.run_step()
     for name, value in whole.average.state_dict().items():
@@ -42,8 +43,21 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_devices_train_one_autoencoder(data, tmp_path):
+    """Each sees crops and noise of its own, both end with the same weights, and one writes."""
+    np.save(tmp_path / "data.npy", data)
+    launched("two_autoencoders.py", tmp_path / "data.npy", tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    assert found["losses"].shape == (2, 2, 2)
+    assert len(np.unique(found["losses"])) == 8
+    assert np.array_equal(found["sums"][0], found["sums"][1])
+    assert np.array_equal(found["stopped"][0], found["stopped"][1])
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"checkpoint-0", "exported-0"}
+
+
+@pytest.mark.slow
 def test_the_decoder_alone_leaves_the_latents(data, tmp_path):
-    trainer = AutoencoderTrainer(data, batch=2, decoder_only=True)
+    trainer = AutoencoderTrainer(data, batch=2, decoder_only=True, cpu=True)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     reports = trainer.run(minutes=10)
     assert next(reports).step == 1
@@ -92,4 +106,4 @@ def test_the_command_begins_with_the_shipped_autoencoder_and_keeps_its_latents(
 
 def test_a_folder_without_a_checkpoint_is_named(data, tmp_path):
     with pytest.raises(WeightsError, match="no checkpoint"):
-        AutoencoderTrainer(data, batch=2).load(tmp_path)
+        AutoencoderTrainer(data, batch=2, cpu=True).load(tmp_path)

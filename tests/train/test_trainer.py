@@ -1,14 +1,10 @@
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from launching import launched
 
 from scribblediffusion.errors import SettingError, TrainingError
 from scribblediffusion.model.weights import shipped
@@ -258,16 +254,8 @@ def test_reports_say_how_it_goes(shard):
 def test_two_devices_train_one_model(shard, tmp_path):
     """Each sees scenes and noise of its own, and both end with the same weights."""
     shard.save(tmp_path / "shard.npz")
-    launch = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={_free_port()}"]
-    names = [str(tmp_path / name) for name in ("shard.npz", "found.npz", "checkpoint")]
-    script = str(Path(__file__).with_name("two_devices.py"))
-    subprocess.run(
-        [sys.executable, "-m", *launch, script, *names],
-        check=True,
-        timeout=240,
-        capture_output=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    names = [tmp_path / name for name in ("shard.npz", "found.npz", "checkpoint")]
+    launched("two_devices.py", *names)
     found = np.load(tmp_path / "found.npz")
     assert len(np.unique(found["seen"])) == 4
     assert np.array_equal(found["sums"][0], found["sums"][1])
@@ -275,9 +263,3 @@ def test_two_devices_train_one_model(shard, tmp_path):
         found["stopped"], [[6], [6]]
     )  # the second one's clock runs ten times as fast
     assert checkpoint.facts(tmp_path / "checkpoint")["step"] == 6
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

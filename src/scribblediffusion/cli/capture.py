@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scribblediffusion.cli.pictures import check_output, write_picture
+from scribblediffusion.cli.pictures import check_gallery, check_output, write_picture
 from scribblediffusion.cli.progress import progress, quiet_loading
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.cli.terminal import say, shortened
@@ -54,13 +54,16 @@ def capture(
 
     if output is not None:
         check_output(output)
+    check_gallery(gallery)
     seed = secrets.randbelow(2**31) if seed is None else seed
     trace = captured(model, prompt, seed, steps, guidance)
     from scribblediffusion.gallery import Gallery
 
-    run = Gallery(gallery).add(trace)
-    if output is not None:
-        write_picture(output, trace.pictures[0], prompt, seed)
+    try:
+        run = Gallery(gallery).add(trace)
+    finally:  # the picture is not lost where the run cannot be kept
+        if output is not None:
+            write_picture(output, trace.pictures[0], prompt, seed)
     say(f"run {run.id} in {run.folder}")
     say(f"audit: {trace.audit}")
     say(f"seed {seed}")

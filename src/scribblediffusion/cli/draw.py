@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scribblediffusion.cli.painting import paint
-from scribblediffusion.cli.pictures import check_output, write_picture
+from scribblediffusion.cli.pictures import check_gallery, check_output, write_picture
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.errors import InputError, SketchError
 
@@ -75,16 +75,20 @@ def draw(
     seed = secrets.randbelow(2**31) if seed is None else seed
     targets = _targets(output, prompt, seed, count)
     cleaned = _cleaned(sketch, mask)
+    if keep:
+        check_gallery(gallery)
     generators = dials.seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     run = None
-    if trace is not None:  # kept first, so that it is not lost where the picture cannot be written
-        from scribblediffusion.gallery import Gallery
+    try:  # kept first, so that it is not lost where the picture cannot be written
+        if trace is not None:
+            from scribblediffusion.gallery import Gallery
 
-        run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model_name(model)})
-    for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
-        write_picture(target, picture, prompt, seed + number)
-        typer.echo(str(target))
+            run = Gallery(gallery).add(trace, sketch=cleaned, settings={"model": model_name(model)})
+    finally:  # nor is the picture where the run cannot be kept
+        for number, (target, picture) in enumerate(zip(targets, pictures, strict=True)):
+            write_picture(target, picture, prompt, seed + number)
+            typer.echo(str(target))
     if run is not None and trace is not None:
         typer.echo(f"run {run.id} in {run.folder}")
         typer.echo(str(trace.audit))
@@ -120,7 +124,9 @@ def _targets(output: Path | None, prompt: str, seed: int, count: int) -> list[Pa
     if output is None:
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in prompt.lower()).split()
         output = Path(f"{'-'.join(words)[:40] or 'sketch'}-{seed}.png")
-    check_output(output)
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)]
+    targets = [output]
+    if count > 1:
+        targets = [output.with_stem(f"{output.stem}-{number + 1}") for number in range(count)]
+    for target in targets:
+        check_output(target)
+    return targets

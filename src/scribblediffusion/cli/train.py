@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,7 +84,7 @@ def autoencoder(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train the autoencoder on crops of scenes; gone on from its checkpoint where there is one."""
-    need("training", *SCENES)
+    need("training", "accelerate", *SCENES)
     from PIL import Image
 
     from scribblediffusion.train import checkpoint
@@ -104,7 +104,7 @@ def autoencoder(
             task = bar.add_task("Training", total=1.0)
             for report in trainer.run(minutes=minutes):
                 bar.update(task, completed=report.done, description=str(report))
-                if keep.due():
+                if keep.due() and trainer.devices.is_main_process:
                     trainer.save(folder)
                     quality, sheet = trainer.quality()
                     Image.fromarray(sheet).save(folder / "samples.png")
@@ -124,11 +124,15 @@ def preview(
 
     Again after each training of the autoencoder: that leaves the previews as they were.
     """
-    need("training", *SCENES)
+    need("training", "accelerate", *SCENES)
+    from accelerate import PartialState
+
     from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 
     _log()
-    model = _autoencoder(runs)
+    devices = PartialState()
+    model: Any = _autoencoder(runs)
+    model.to(devices.device)
     with progress() as bar:
         task = bar.add_task("Decoding scenes", total=2 * scenes)
         trainer = PreviewTrainer(
@@ -137,8 +141,9 @@ def preview(
         task = bar.add_task("Training", total=steps)
         for loss in trainer.run(steps):
             bar.update(task, advance=1, description=f"loss {loss:.4f}")
-    log.info("previews against pictures: %.2f dB held out", likeness(model))
-    model.save_pretrained(runs / "autoencoder")
+    if devices.is_main_process:
+        log.info("previews against pictures: %.2f dB held out", likeness(model))
+        model.save_pretrained(runs / "autoencoder")
 
 
 @app.command()

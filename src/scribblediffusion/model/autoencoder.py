@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (the loader looks here)
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,6 +40,8 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
 
     The latent is bounded to ±`bound` by a scaled tanh and standardised with the channel
     statistics of the training scenes, so that a denoiser sees unit variance.
+
+    Where the weights are offloaded, what is called of it brings them back, as `forward` does.
     """
 
     @register_to_config
@@ -82,14 +85,17 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
         x = self.decode_fine(F.pixel_shuffle(x, 2))
         return F.pixel_shuffle(self.decode_out(F.silu(x)), 4)
 
+    @apply_forward_hook
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures `[B, 3, H, W]` in −1…1 to standardised latents `[B, 4, H/8, W/8]`."""
         return (self.encode_raw(pictures) - self.latent_mean) / self.latent_std
 
+    @apply_forward_hook
     def decode(self, latents: Tensor) -> Tensor:
         """Standardised latents `[B, 4, h, w]` to pictures `[B, 3, 8h, 8w]`, about −1…1."""
         return self.decode_raw(latents * self.latent_std + self.latent_mean)
 
+    @apply_forward_hook
     def preview(self, latents: Tensor) -> Tensor:
         """As `decode`, softer and in about a fifteenth of the time: every convolution at 1/8 size.
 

@@ -72,7 +72,7 @@ class Report:
     Attributes:
         step: steps done, since the run's first.
         done: share of the leg's time, 0–1.
-        rate: crops a second.
+        rate: crops a second, all devices together.
         loss: of the last step.
     """
 
@@ -88,7 +88,10 @@ class Report:
 class AutoencoderTrainer:
     """A run that can be killed and goes on from its last checkpoint, to the bit.
 
+    On as many devices as `accelerate` finds; one of them writes what there is to write.
+
     Attributes:
+        devices: this process's device, and its place among the others.
         model: what is trained.
         average: its exponential moving average: what is exported.
         step: steps done.
@@ -104,23 +107,30 @@ class AutoencoderTrainer:
         rate: float = 1.5e-3,
         decoder_only: bool = False,
         seed: int = 0,
+        cpu: bool = False,
     ) -> None:
         """Begin from nothing.
 
         Args:
             data: `[N, 256, 256, 3]` uint8 pictures (see `pictures`).
-            batch: crops a step.
+            batch: crops a step, on each device.
             rate: peak learning rate (AdamW, warm-up over 100 steps).
             decoder_only: leave the encoder, and so the latents, exactly as they are.
             seed: which crops and which noise.
+            cpu: leave other devices alone.
         """
+        from accelerate import PartialState  # evaluation needs this file, but not that
+
+        self.devices = PartialState(cpu=cpu)
         torch.manual_seed(seed)
         self.data, self.batch, self.rate = data, batch, rate
         self.decoder_only, self.seed, self.step = decoder_only, seed, 0
         self.minutes, self.whole = 0.0, True
         model: Any = ScribbleAutoencoder()
-        self.model = model.to(memory_format=torch.channels_last).train()
-        self.average: Any = ScribbleAutoencoder()
+        device = self.devices.device
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        average: Any = ScribbleAutoencoder()
+        self.average = average.to(device)
         self.average.load_state_dict(model.state_dict())
         self.parameters = [
             p for n, p in self.model.named_parameters() if not decoder_only or "decode" in n
@@ -137,18 +147,22 @@ class AutoencoderTrainer:
 
     def run_step(self, scale: float = 1.0) -> float:
         """One update, with the learning rate times `scale`; the loss."""
-        rng = np.random.default_rng([self.seed, self.step])
+        from scribblediffusion.train.devices import share_gradients
+
+        device: Any = self.devices.device
+        rng = np.random.default_rng([self.seed, self.step, self.devices.process_index])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * scale * min(1, (self.step + 1) / 100)
-        truth = to_tensor(crops(rng, self.data, self.batch))
-        with autocast("cpu"):
+        truth = to_tensor(crops(rng, self.data, self.batch)).to(device)
+        with autocast(device):
             latents = self.model.encode_raw(truth)
-            noise = torch.randn(latents.shape, generator=generator)
+            noise = torch.randn(latents.shape, generator=generator).to(device)
             rebuilt = self.model.decode_raw(latents + LATENT_NOISE * noise)
         value = loss(rebuilt.float(), truth)
         self.optimiser.zero_grad()
         value.backward()
+        share_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         refuse_not_finite(self.step, value, norm)
         self.whole = False
@@ -168,19 +182,22 @@ class AutoencoderTrainer:
             minutes: wall time of the whole leg; a call that goes on does what is left of it.
             fall: share of the time, at its end, over which the learning rate falls to nothing.
         """
+        from scribblediffusion.train.devices import agreed
+
         start, before, first = time.monotonic(), self.minutes, self.step
-        while (done := self.minutes / minutes) < 1:
+        while (done := agreed(self.minutes / minutes)) < 1:
             value = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
             seconds = time.monotonic() - start
             self.minutes = before + seconds / 60
-            rate = (self.step - first) * self.batch / seconds
-            yield Report(self.step, done, rate, value)
+            count = (self.step - first) * self.batch * self.devices.num_processes
+            yield Report(self.step, done, count / seconds, value)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint (see `checkpoint.save`)."""
-        parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
-        about = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
-        checkpoint.save(folder, parts, self.optimiser, about | {"recipe": self._recipe})
+        if self.devices.is_main_process:
+            parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+            about = {"step": self.step, "minutes": self.minutes, "seed": self.seed}
+            checkpoint.save(folder, parts, self.optimiser, about | {"recipe": self._recipe})
 
     @property
     def _recipe(self) -> dict[str, Any]:
@@ -201,6 +218,8 @@ class AutoencoderTrainer:
 
     def export(self, folder: Path) -> None:
         """Leave the averaged weights in `folder`, in diffusers' layout, as safetensors."""
+        if not self.devices.is_main_process:
+            return
         if not self.decoder_only:
             standardise(self.average, self.data)
         self.average.save_pretrained(folder)
@@ -209,7 +228,7 @@ class AutoencoderTrainer:
     def quality(self, count: int = 48) -> tuple[float, np.ndarray]:
         """PSNR in dB over held-out scenes, and the first six as drawn above as rebuilt."""
         truth = np.stack([scene(i, split="test", seed=9).picture for i in range(count)])
-        rebuilt = self.average(to_tensor(truth))
+        rebuilt = self.average(to_tensor(truth).to(self.average.device)).cpu()
         pixels = ((rebuilt[:6].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
         rows = [np.concatenate(list(row), 1) for row in (truth[:6], pixels.numpy())]
         return psnr(rebuilt, to_tensor(truth)), np.concatenate(rows)
@@ -219,7 +238,7 @@ class AutoencoderTrainer:
 def standardise(model: ScribbleAutoencoder, data: np.ndarray) -> None:
     """Set the latents' mean and standard deviation, per channel, from up to 512 pictures."""
     data = data[:512]
-    batches = [model.encode_raw(to_tensor(data[i : i + 32])) for i in range(0, len(data), 32)]
-    latents = torch.cat(batches)
+    parts = [to_tensor(data[i : i + 32]).to(model.device) for i in range(0, len(data), 32)]
+    latents = torch.cat([model.encode_raw(part) for part in parts])
     model.latent_mean.copy_(latents.mean((0, 2, 3), keepdim=True))
     model.latent_std.copy_(latents.std((0, 2, 3), keepdim=True))

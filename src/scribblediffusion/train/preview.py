@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.train.autoencoder import loss, pictures, psnr, to_tensor
+from scribblediffusion.train.devices import share_gradients
 from scribblediffusion.train.scenes import scene
 
 #: Side of the latent crops of a training step.
@@ -62,12 +64,12 @@ def lessons(
     """
     truth = pictures(count)
     batches = [to_tensor(truth[i : i + BATCH]) for i in range(0, count, BATCH)]
-    clean = torch.cat([model.encode(batch) for batch in batches])
+    clean = torch.cat([model.encode(batch.to(model.device)).cpu() for batch in batches])
     latents = torch.cat([clean, midway(clean, np.random.default_rng(seed))])
     decoded = []
     for batch in latents.split(BATCH):
-        pixels = (model.decode(batch).clamp(-1, 1) + 1) * 127.5
-        decoded.append(pixels.round().byte().permute(0, 2, 3, 1).numpy())
+        pixels = (model.decode(batch.to(model.device)).clamp(-1, 1) + 1) * 127.5
+        decoded.append(pixels.round().byte().permute(0, 2, 3, 1).cpu().numpy())
         tell(len(batch))
     return latents, np.concatenate(decoded)
 
@@ -75,8 +77,10 @@ def lessons(
 class PreviewTrainer:
     """Trains the preview network alone; encoder and decoder stay exactly as they are.
 
+    Several processes (see `devices`) train one network, each on crops of its own.
+
     Args:
-        model: the autoencoder, whose decoder is the teacher.
+        model: the autoencoder, whose decoder is the teacher, on the device to train on.
         latents: `[N, 4, 32, 32]`, standardised.
         decoded: `[N, 256, 256, 3]` uint8, what the decoder makes of them (see `lessons`).
         seed: which crops.
@@ -86,7 +90,7 @@ class PreviewTrainer:
         self, model: ScribbleAutoencoder, latents: Tensor, decoded: np.ndarray, *, seed: int = 0
     ) -> None:
         self.model, self.latents, self.decoded = model, latents, decoded
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng([seed, PartialState().process_index])
         self.parameters = [p for n, p in model.named_parameters() if n.startswith("preview_")]
 
     def run(self, steps: int, *, batch: int = 16, rate: float = 2e-3) -> Iterator[float]:
@@ -98,6 +102,7 @@ class PreviewTrainer:
             value = loss(self.model.preview(latents), truth)
             optimiser.zero_grad()
             value.backward()
+            share_gradients(self.parameters)
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             optimiser.step()
             schedule.step()
@@ -110,12 +115,13 @@ class PreviewTrainer:
             latents.append(self.latents[number, :, y : y + CROP, x : x + CROP])
             decoded.append(self.decoded[number, 8 * y : 8 * (y + CROP), 8 * x : 8 * (x + CROP)])
         stacked = torch.stack(latents).contiguous(memory_format=torch.channels_last)
-        return stacked, to_tensor(np.stack(decoded))
+        device = self.model.device
+        return stacked.to(device), to_tensor(np.stack(decoded)).to(device)
 
 
 @torch.no_grad()
 def likeness(model: ScribbleAutoencoder, count: int = 24) -> float:
     """PSNR in dB of previews against the decoder's pictures, mean over held-out scenes."""
     truth = np.stack([scene(i, split="test", seed=9).picture for i in range(count)])
-    latents = model.encode(to_tensor(truth))
+    latents = model.encode(to_tensor(truth).to(model.device))
     return psnr(model.preview(latents), model.decode(latents).clamp(-1, 1))

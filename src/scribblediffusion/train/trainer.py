@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from scribblediffusion.model.weights import FILE
 from scribblediffusion.train import checkpoint, placing
 from scribblediffusion.train.batches import Words, chosen, collate, read, rows_of
 from scribblediffusion.train.denoiser import SHIPPED_PARTS, Denoiser, Losses, Recipe, noise_levels
+from scribblediffusion.train.devices import agreed
 from scribblediffusion.train.health import refuse_not_finite
 from scribblediffusion.train.latents import Shard
 from scribblediffusion.train.precision import half_is_faster
@@ -233,7 +233,7 @@ class Trainer:
         """
         start, before = time.monotonic(), self.minutes
         recent: deque[tuple[float, Tensor, Losses]] = deque()
-        while (done := self._agreed(self.minutes / minutes)) < 1:
+        while (done := agreed(self.minutes / minutes)) < 1:
             sigma, losses = self.run_step(min(1.0, (1 - done) / fall) if fall else 1.0)
             now = time.monotonic()
             self.minutes = before + (now - start) / 60
@@ -243,13 +243,6 @@ class Trainer:
             seconds = now - (recent[0][0] if len(recent) > 1 else start)
             images = self.recipe.batch * max(1, len(recent) - 1) * self.accelerator.num_processes
             yield _report(self.step, done, images / seconds, recent)
-
-    def _agreed(self, done: float) -> float:
-        """The first device's `done`, on all: clocks differ, and who stops alone is waited for."""
-        if self.accelerator.num_processes == 1:
-            return done
-        told: Any = broadcast(torch.tensor([done], device=self.accelerator.device), from_process=0)
-        return float(told)
 
 
 def _take(part: nn.Module, state: dict[str, Tensor], path: Path) -> None:
