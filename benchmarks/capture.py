@@ -1,6 +1,6 @@
 """What capture costs: nothing, ours, the naive way and two other packages, side by side.
 
-    python benchmarks/capture.py [--steps 3] [--rounds 2] [--size 256] [--docs]
+    python benchmarks/capture.py [--steps 3] [--rounds 3] [--size 256] [--docs]
     python benchmarks/capture.py --sdxl 1 --steps 2          # SDXL's UNet: 11 GB
     python benchmarks/capture.py --quarter 1 --size 128      # in a minute, to try it out
 
@@ -298,7 +298,7 @@ def main() -> None:
         __doc__,
         size=(256, "pixels of a side"),
         steps=(3, "denoising steps of a run"),
-        rounds=(2, "runs of each way"),
+        rounds=(3, "runs of each way"),
         sdxl=(0, "1 for SDXL's UNet, which needs 11 GB"),
         quarter=(0, "1 for SD 1.5's UNet at a quarter of its width"),
         memory=(1, "0 to leave out the memory, which takes one more run of each way"),

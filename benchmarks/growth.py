@@ -96,22 +96,33 @@ def hooks_timed() -> Iterator[list[float]]:
 
 
 def measure(loop: Loop, varied: str, value: int, rounds: int) -> Point:
-    """One point; runs with and without capture take turns, and must make the same latents."""
+    """One point; runs with and without capture take turns, and so does who begins; both must make
+    the same latents.
+    """
     chosen, steps = case(loop, varied, value)
     bare: list[float] = []
     mine: list[float] = []
-    nbytes = 0
-    chosen(1)
-    for _ in range(rounds):
-        plain = chosen(steps)
-        bare += chosen.seconds
+    kept: list[int] = []
+
+    def without() -> torch.Tensor:
+        latents = chosen(steps)
+        bare.extend(chosen.seconds)
+        return latents
+
+    def captured() -> torch.Tensor:
         with hooks_timed() as added, RealAttentionExtractor(chosen) as extractor:
             latents = chosen(steps)
-        mine += added
-        nbytes = extractor.trace.nbytes
-        if not torch.equal(plain, latents):
+        mine.extend(added)
+        kept.append(extractor.trace.nbytes)
+        return latents
+
+    chosen(1)
+    for number in range(rounds):
+        ways = (captured, without) if number % 2 else (without, captured)
+        first, second = (way() for way in ways)
+        if not torch.equal(first, second):
             raise SystemExit(f"{varied} {value}: capture changed the latents")
-    return Point(varied, value, Spread.of(bare), Spread.of(mine), nbytes)
+    return Point(varied, value, Spread.of(bare), Spread.of(mine), kept[-1])
 
 
 def draw(points: list[Point]) -> Any:

@@ -59,12 +59,7 @@ class Spread:
 
 def machine(threads: int | None = None) -> dict[str, Any]:
     """What the numbers were measured on; `threads` are those that torch may use."""
-    packages = {}
-    for name in ("torch", "diffusers", "transformers", "numpy", "scribblediffusion"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
+    names = ("torch", "diffusers", "transformers", "numpy", "scribblediffusion")
     return {
         "processor": _line("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
@@ -72,10 +67,21 @@ def machine(threads: int | None = None) -> dict[str, Any]:
         "memory_gb": round(int(_line("/proc/meminfo", "MemTotal").split()[0] or 0) / 1e6, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": versions(names),
         "load": round(os.getloadavg()[0], 2),
         "when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
     }
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Of packages; one that is not there is said not to be installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _line(file: str, name: str) -> str:
@@ -143,8 +149,20 @@ class Timed:
         cls, what: str, work: Callable[[], Any], times: int, limit: float | None = None
     ) -> Timed:
         """So many calls, after one that is not counted."""
-        clock, processor = interleaved({what: work}, times)
-        return cls(what, Spread.of(clock[what]), Spread.of(processor[what]), limit)
+        return cls.in_turns({what: (work, limit)}, times)[0]
+
+    @classmethod
+    def in_turns(
+        cls, ways: Mapping[str, tuple[Callable[[], Any], float | None]], times: int
+    ) -> list[Timed]:
+        """Several ways, each with its limit, that take turns: so many rounds, after one of each
+        that is not counted.
+        """
+        clock, processor = interleaved({what: work for what, (work, _) in ways.items()}, times)
+        return [
+            cls(what, Spread.of(clock[what]), Spread.of(processor[what]), limit)
+            for what, (_, limit) in ways.items()
+        ]
 
     @property
     def kept(self) -> bool:

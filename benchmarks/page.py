@@ -137,21 +137,38 @@ def rival_maps(record: Record) -> str:
     """What came of trying, and the measures."""
     tried = [(a["package"], a["how"], f"`{a['result']}`") for a in record["attempts"]]
     first = table(("", "tried", "what came of it"), tried).replace("---:", "---")
-    if "nouns" not in record:
+    if "ways" not in record:
         return f"{first}\nThe maps themselves are not measured yet.\n"
-    rows = [(name, *_measures(found)) for name, found in record["nouns"].items()]
-    rows += [
-        (f"the other noun's map: {n}", *_measures(f)) for n, f in record["the other noun"].items()
-    ]
-    rows.append(("chance", *_measures(record["chance"])))
-    count = record["chance"]["auc"]["count"]
-    second = table((f"{count} nouns", "pointing game", "IoU at equal area", "AUC"), rows)
+    first_way = next(iter(record["ways"].values()))
+    tables = "\n".join(
+        _words(record["ways"], kind, name) for kind, name in WORDS.items() if first_way[kind]
+    )
     same = "the same bits" if record["latents the same under each capture"] else "NOT the same bits"
     told = f"Under each capture the latents had {same}."
-    if of := record.get("of"):
-        told += f" {of['scenes']} scenes, {of['steps']} steps, seed {of['seed']}, "
-        told += f"weights `{of['weights']}`."
-    return f"{first}\n{second}\n{told}\n"
+    of = record["of"]
+    told += f" {of['scenes']} scenes, {of['steps']} steps, seed {of['seed']}, "
+    told += f"weights `{of['weights']}`; "
+    told += ", ".join(f"{name} {number}" for name, number in of["packages"].items()) + "."
+    return f"{first}\n{tables}\n{told}\n"
+
+
+#: Kinds of words, as the record and as the page names them.
+WORDS = {"noun": "nouns", "colour": "colour words"}
+
+
+def _words(ways: Record, kind: str, name: str) -> str:
+    """A table of one kind of word: each way, its controls, and chance, which all have in common."""
+    rows = []
+    for way, kinds in ways.items():
+        rows += [
+            (f"{way}: {aspect}", *_measures(found))
+            for aspect, found in kinds[kind].items()
+            if not aspect.startswith("chance")
+        ]
+    common = next(iter(ways.values()))[kind]
+    rows += [(a, *_measures(f)) for a, f in common.items() if a.startswith("chance")]
+    count = common["chance"]["auc"]["count"]
+    return table((f"{count} {name}", "pointing game", "IoU at equal area", "AUC"), rows)
 
 
 def _measures(found: Record) -> list[str]:

@@ -3,10 +3,11 @@
     python benchmarks/rivals.py rival_maps.py [--scenes 20] [--docs]
 
 First it is tried whether they run on the shipped pipeline as it is, and what they say. Then one
-and the same run of each held-out scene of two objects is captured by each that can: the shipped
-model with diffusers' own attention processors, which attention-map-diffusers asks for, and with
-two branches (sketch dial 1), which is what DAAM's halving of the batch takes for granted. A noun's
-map is measured against the mask of its object; the control is the map of the other noun.
+and the same run of each held-out scene is captured by each that can: the shipped model with
+diffusers' own attention processors, which attention-map-diffusers asks for, and with two branches
+(sketch dial 1), which is what DAAM's halving of the batch takes for granted. Scenes, words, masks
+and controls are those of `scribble evaluate maps`, and every map is brought to its 32×32 places
+before it is measured, so that the measures and chance are the same for all.
 
 DAAM cannot run on a model with a mask and 154 keys. What is measured under its name is its
 arithmetic on our captured weights: layers of the down and up blocks finer than 8×8, each head
@@ -25,21 +26,33 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
-from measuring import INK, machine, options, panels, show, write
+from measuring import INK, machine, options, panels, show, versions, write
 from torch.nn import functional as F
 
 from scribblediffusion import AttentionTrace, RealAttentionExtractor, ScribblePipeline, Sketch
 from scribblediffusion.analysis.localisation import Localisation, Measures, localise_map
 from scribblediffusion.attention.records import Word
+from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import ScribbleError
-from scribblediffusion.evaluate.intervals import Interval, mean_interval
+from scribblediffusion.evaluate import truth
+from scribblediffusion.evaluate.findings import INTERVALS, NAMES, WORDS
+from scribblediffusion.evaluate.intervals import Interval
+from scribblediffusion.evaluate.maps import PLACES
 from scribblediffusion.evaluate.records import weights_digest
 from scribblediffusion.settings import seeded
-from scribblediffusion.train.scenes import Scene, scene
+from scribblediffusion.train.scenes import Scene
 
-SEED, SPLIT, OBJECTS = 2026, "test", 2
 SETTINGS: dict[str, Any] = {"sketch_guidance_scale": 1.0, "output_type": "latent"}
-FIELDS = ("pointing", "iou", "auc")
+FIELDS = truth.MEASURES
+PACKAGES = ("attention-map-diffusers", "daam")
+#: What is told of a map → its name in `Localisation`.
+ASPECTS = {
+    "its own object": "measured",
+    "other tokens' maps there": "control",
+    "on another object": "elsewhere",
+    "chance": "chance",
+    "chance on another object": "elsewhere_chance",
+}
 OURS, LAST, ALL, DAAM = (
     "ours",
     "amd, last step (its default)",
@@ -48,6 +61,10 @@ OURS, LAST, ALL, DAAM = (
 )
 #: A word's keys → its map `[H, W]`.
 Reader = Callable[[tuple[int, ...]], np.ndarray]
+#: A word's kind and the measures of its map.
+Found = tuple[str, Localisation]
+#: Kind of word → aspect → measure → mean and interval.
+Results = dict[str, dict[str, dict[str, Interval]]]
 
 
 @dataclass(frozen=True)
@@ -117,7 +134,7 @@ def run(pipe: ScribblePipeline, one: Scene, steps: int) -> torch.Tensor:
     """The final latents of a scene."""
     sketch = Sketch.from_image(255 - one.sketch)
     output = pipe(
-        one.caption, sketch, generator=seeded(SEED), num_inference_steps=steps, **SETTINGS
+        one.caption, sketch, generator=seeded(truth.SEED), num_inference_steps=steps, **SETTINGS
     )
     return output.images  # type: ignore[union-attr]
 
@@ -188,43 +205,52 @@ def daam_map(trace: AttentionTrace, keys: tuple[int, ...]) -> np.ndarray:
     return torch.cat(maps).mean((0, 1)).numpy()
 
 
-def localised(one: Scene, found: dict[str, Any]) -> dict[str, list[Localisation]]:
-    """Each way's measures of the scene's nouns, the other noun being the control."""
-    trace: AttentionTrace = found[OURS]
-    nouns = [trace.find(placed.noun)[0] for placed in one.objects]
-    result: dict[str, list[Localisation]] = {}
-    for name, read in readers(found).items():
-        maps = [read(tuple(keys)) for keys in nouns]
-        result[name] = [
-            localise_map(heat, one.labels == i + 1, [m for m in maps if m is not heat])
-            for i, heat in enumerate(maps)
-        ]
-    return result
+def localised(one: Scene, found: dict[str, Any], number: int) -> dict[str, list[Found]]:
+    """Each way's measures of the scene's nouns and colour words, all on the same places."""
+    words = [
+        subject
+        for subject in truth.subjects(one, found[OURS], 0, PLACES[0], number)
+        if subject.kind in WORDS
+    ]
+    return {
+        name: [(word.kind, measured(word, read)) for word in words]
+        for name, read in readers(found).items()
+    }
 
 
-def chosen_scenes(count: int) -> list[Scene]:
-    """Held-out scenes of two objects with nouns of their own, both to be seen."""
-    scenes: list[Scene] = []
-    number = 0
-    while len(scenes) < count:
-        one = scene(number, split=SPLIT, seed=SEED)
-        number += 1
-        nouns = {placed.noun for placed in one.objects}
-        seen = all((one.labels == i + 1).any() for i in range(OBJECTS))
-        if len(one.objects) == OBJECTS == len(nouns) and seen:
-            scenes.append(one)
-    return scenes
+def measured(word: truth.Subject, read: Reader) -> Localisation:
+    """One word's map, and its controls, as one way reads them."""
+    heat, *others = (resize(read(keys), *PLACES) for keys in (word.keys, *word.others))
+    return localise_map(heat, word.place, others, elsewhere=word.elsewhere, name=word.name)
+
+
+def results(scenes: list[list[Found]]) -> Results:
+    """One way's measures of all the scenes: kind → aspect → measure → mean and interval."""
+    return {
+        kind: {
+            aspect: made
+            for aspect, name in ASPECTS.items()
+            if (
+                made := summed(
+                    [
+                        [m for k, one in scene if k == kind and (m := getattr(one, name))]
+                        for scene in scenes
+                    ]
+                )
+            )
+        }
+        for kind in WORDS
+    }
 
 
 def summed(scenes: list[list[Measures]]) -> dict[str, Interval]:
     """Means with 95 % intervals over scenes."""
     counts = np.array([len(one) for one in scenes])
     found = {}
-    for name in FIELDS:
+    for name, interval in zip(FIELDS, INTERVALS, strict=True):
         sums = np.array([sum(getattr(measures, name) for measures in one) for one in scenes])
-        interval = mean_interval(sums, counts)
-        if interval is not None:
-            found[name] = interval
+        if (made := interval(sums, counts)) is not None:
+            found[name] = made
     return found
 
 
@@ -233,71 +259,75 @@ def main() -> None:
     chosen = options(__doc__, scenes=(10, "scenes"), steps=(20, "denoising steps"))
     pipe = ScribblePipeline.from_pretrained(device="cpu")
     pipe.set_progress_bar_config(disable=True)
-    scenes = chosen_scenes(chosen.scenes)
+    scenes = truth.scenes_of_several(chosen.scenes)
     tried = list(attempts(pipe, scenes[0]))
     rows = [(a.package, a.how, a.result) for a in tried]
     show("On the shipped pipeline", ("package", "how", "what came of it"), rows)
-    by_way: dict[str, list[list[Localisation]]] = {}
+    by_way: dict[str, list[list[Found]]] = {}
     same = True
     with stock(pipe):
-        for one in scenes:
+        for number, one in enumerate(scenes):
             found = captured(pipe, one, chosen.steps)
             same &= found["same"]
-            for name, measured in localised(one, found).items():
-                by_way.setdefault(name, []).append(measured)
-    results = {name: summed([[m.measured for m in one] for one in s]) for name, s in by_way.items()}
-    controls = {
-        name: summed([[m.control for m in one if m.control] for one in s])
-        for name, s in by_way.items()
-    }
-    chance = summed([[m.chance for m in one] for one in by_way[OURS]])
-    table = [(name, *_cells(found)) for name, found in results.items()]
-    table += [(f"the other noun: {name}", *_cells(found)) for name, found in controls.items()]
-    table.append(("chance", *_cells(chance)))
-    title = f"Nouns of {len(scenes)} scenes of two objects; amd: attention-map-diffusers"
-    note = "mean and 95 % interval over scenes"
-    show(title, ("", "pointing", "IoU", "AUC"), table, note)
+            for name, words in localised(one, found, number).items():
+                by_way.setdefault(name, []).append(words)
+    ways = {name: results(of_scenes) for name, of_scenes in by_way.items()}
+    for kind in WORDS:
+        rows = [
+            (f"{name}: {aspect}", *(found[field].number() for field in FIELDS))
+            for name, kinds in ways.items()
+            for aspect, found in kinds[kind].items()
+        ]
+        title = f"{NAMES[kind]} of {len(scenes)} scenes; amd: attention-map-diffusers"
+        note = "mean and 95 % interval over scenes"
+        show(title, ("", "pointing", "IoU", "AUC"), rows, note)
     record = {
         "machine": machine(torch.get_num_threads()),
         "of": {
             "weights": weights_digest(None),
             "scenes": len(scenes),
+            "split": truth.SPLIT,
             "steps": chosen.steps,
-            "seed": SEED,
+            "seed": truth.SEED,
+            "settings": SETTINGS,
+            "packages": versions(PACKAGES),
         },
         "attempts": tried,
         "latents the same under each capture": same,
-        "nouns": results,
-        "the other noun": controls,
-        "chance": chance,
+        "ways": ways,
     }
-    write("rival-maps", record, draw(results, controls, chance), docs=chosen.docs)
+    write("rival-maps", record, draw(ways), docs=chosen.docs)
 
 
-def draw(results: dict[str, Any], controls: dict[str, Any], chance: dict[str, Any]) -> Any:
-    """A panel for each measure: words, controls, chance."""
-    figure, axes = panels(len(FIELDS), width=4.0)
-    names = list(results)
+def draw(ways: dict[str, Results]) -> Any:
+    """A panel for each measure: nouns and colour words of each way, controls, chance."""
+    figure, axes = panels(len(FIELDS), height=4.2, width=4.0)
+    rows = [(name, kind) for name in ways for kind in WORDS if ways[name][kind]]
+    shown = list(ASPECTS)[:4]
     for axis, field in zip(axes, FIELDS, strict=True):
-        for shift, (label, group) in enumerate((("its noun", results), ("other noun", controls))):
-            found = [group[name][field] for name in names]
-            places = [i + 0.18 * (2 * shift - 1) for i in range(len(names))]
-            error = ([f.value - f.low for f in found], [f.high - f.value for f in found])
-            values = [f.value for f in found]
+        for at, aspect in enumerate(shown):
+            there = [
+                (i, ways[name][kind][aspect][field])
+                for i, (name, kind) in enumerate(rows)
+                if aspect in ways[name][kind]
+            ]
+            values = [f.value for _, f in there]
+            error = ([f.value - f.low for _, f in there], [f.high - f.value for _, f in there])
             axis.errorbar(
-                values, places, xerr=error, fmt="os"[shift], color=INK[shift], label=label
+                values,
+                [i + 0.16 * (at - 1.5) for i, _ in there],
+                xerr=error,
+                fmt="os^|"[at],
+                color=INK[at],
+                label=aspect,
             )
-        axis.axvline(chance[field].value, color="#555555", linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(names)), names if field == FIELDS[0] else [])
-        axis.set_ylim(len(names) - 0.5, -0.5)
+        labels = [f"{name}, {NAMES[kind]}" for name, kind in rows]
+        axis.set_yticks(range(len(rows)), labels if field == FIELDS[0] else [])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlim(0, 1)
-        axis.set_xlabel(f"{field} (dashed: chance)")
-    axes[-1].legend(loc="lower left", frameon=False)
+        axis.set_xlabel(field)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
-
-
-def _cells(found: dict[str, Interval]) -> list[str]:
-    return [found[name].number() for name in FIELDS]
 
 
 if __name__ == "__main__":

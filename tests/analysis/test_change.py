@@ -52,6 +52,7 @@ def test_a_map_on_the_change_explains_the_most_and_others_what_they_hold():
         "the map of red explains 90 % of what changed (chance 23 %, control 45 %)"
     )
     assert "best possible" in str(found)
+    assert "other maps of its kind (2)" in str(found)
 
 
 def test_a_map_that_meets_a_part_of_the_change_explains_that_part():

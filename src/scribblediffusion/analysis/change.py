@@ -7,7 +7,8 @@ The definition behind "the map of *red* explains 81 % of what changed (chance 14
    they are `chance` of the picture.
 2. Take as many places where the word's map is highest. `share` of the change lies on them: a map
    that knew nothing would reach `chance`, one that knew everything `best`, nine tenths.
-3. `control`: as many places from the maps of the other words, on average.
+3. `control`: as many places from other maps of its kind, on average: those of other words or,
+   where a stroke was erased, of other regions with ink.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Explained(Printed):
         edit: what was done: "removed", "replaced by blue", "knocked out", "erased".
         share: of the change that lies on the map's places; None where nothing changed at all.
         chance: share of the picture that these places are; 0 where nothing changed.
-        control: the same of other words' maps; None where there are none.
+        control: the same of other maps of its kind; None where there are none.
         controls: how many maps that is.
         best: the most that as many places could hold.
         effect: share of the pixels that changed noticeably.
@@ -105,7 +106,7 @@ class Explained(Printed):
         rows = [
             ("explained by its map", _percent(self.share)),
             ("chance", percent(self.chance)),
-            (f"maps of other words ({self.controls})", _percent(self.control)),
+            (f"other maps of its kind ({self.controls})", _percent(self.control)),
             ("best possible with as many places", _percent(self.best)),
             ("pixels that changed noticeably", percent(self.effect)),
         ]
@@ -120,7 +121,7 @@ def explain_change(
     Args:
         heat: the word's map `[H, W]`, 0 or more, not all 0.
         change: `[h, w]`, any size, as from `picture_change` or `latent_change`.
-        controls: maps of other words `[H, W]`.
+        controls: other maps of its kind `[H, W]`.
         name: whose map.
         edit: what was done.
 

@@ -24,7 +24,8 @@ class Measures:
     Attributes:
         pointing: pointing game: 1 if the map's highest place lies on the object, else 0 (a
             share where several places are highest; a mean where several maps were measured).
-        iou: intersection over union with as many of the highest places as the object has.
+        iou: intersection over union with as many of the highest places as the object has (the
+            mean over all ways to take the last of them, where several tie).
         auc: chance that a place on the object is higher than one off it (ties count half).
     """
 
@@ -147,7 +148,7 @@ def measure(maps: Array, on: Array) -> Array:
         on: `[H, W]` bool, neither empty nor full.
 
     Returns:
-        float64 `[..., 3]`: pointing, IoU, AUC, as in `Measures`. Places that tie share.
+        float64 `[..., 3]`: pointing, IoU, AUC, as in `Measures`; a flat map is at chance.
     """
     values = np.asarray(maps, np.float64).reshape(*maps.shape[:-2], -1)
     inside = on.ravel()
@@ -156,18 +157,23 @@ def measure(maps: Array, on: Array) -> Array:
     pointing = (top & inside).sum(axis=-1) / top.sum(axis=-1)
     threshold = np.partition(values, -count, axis=-1)[..., -count, None]
     above, tied = values > threshold, values == threshold
-    seats = (count - above.sum(axis=-1)) / tied.sum(axis=-1)
-    common = (above & inside).sum(axis=-1) + seats * (tied & inside).sum(axis=-1)
+    iou = _mean_iou(
+        count,
+        (above & inside).sum(axis=-1),
+        count - above.sum(axis=-1),
+        tied.sum(axis=-1),
+        (tied & inside).sum(axis=-1),
+    )
     ranks = np.asarray(rankdata(values, axis=-1))
     below = ranks[..., inside].sum(axis=-1) - count * (count + 1) / 2
     auc = below / (count * (inside.size - count))
-    return np.stack([pointing, common / (2 * count - common), auc], axis=-1)
+    return np.stack([pointing, iou, auc], axis=-1)
 
 
 def by_chance(on: Array) -> Measures:
     """What maps in random order would reach on this object, `[H, W]` bool."""
     count, places = int(on.sum()), on.size
-    return Measures(count / places, _chance_iou(count, places), 0.5)
+    return Measures(count / places, float(_mean_iou(count, 0, count, places, count)), 0.5)
 
 
 def _heat_or_none(maps: StepMaps, subject: Subject) -> Array | None:
@@ -204,11 +210,16 @@ def _measured(heat: Array, on: Array) -> Measures:
     return Measures(*map(float, measure(heat, on)))
 
 
-def _chance_iou(count: int, places: int) -> float:
-    """Mean IoU of the object with a random set of its size: hypergeometric intersection."""
-    common = np.arange(count + 1)
-    odds = np.asarray(hypergeom.pmf(common, places, count, count))
-    return float((odds * common / (2 * count - common)).sum())
+def _mean_iou(count: int, sure: Any, seats: Any, tied: Any, hits: Any) -> Array:
+    """Mean IoU of an object of `count` places with as many highest ones of a map.
+
+    `sure` of those are on the object; for the last `seats` lots are drawn among `tied` places, of
+    which `hits` are on it: how many of these come out is hypergeometric.
+    """
+    drawn = np.arange(np.max(seats) + 1)
+    odds = hypergeom.pmf(drawn, *(np.asarray(n)[..., None] for n in (tied, hits, seats)))
+    common = np.minimum(np.asarray(sure)[..., None] + drawn, count)  # no more have any odds
+    return np.asarray((odds * common / (2 * count - common)).sum(axis=-1))
 
 
 def _mean(measures: Sequence[Measures]) -> Measures:

@@ -128,10 +128,12 @@ def maps(
     or a stroke. Interrupted, it goes on where it stopped when it is called again.
     """
     need("evaluation", *SCENES)
-    from scribblediffusion.evaluate.account import write
+    from scribblediffusion.evaluate.account import check, write
     from scribblediffusion.evaluate.findings import Evidence
     from scribblediffusion.evaluate.maps import run
 
+    if page is not None:
+        check(page)
     with quiet_loading():
         run(output, scenes=scenes, steps=steps, model=model, progress=progress)
     parts = write(Evidence.read(output, scenes), page)

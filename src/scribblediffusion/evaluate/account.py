@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from scribblediffusion.evaluate.findings import (
 )
 from scribblediffusion.evaluate.intervals import Interval, share_interval
 from scribblediffusion.evaluate.page import filled
-from scribblediffusion.evaluate.plots import plots
+from scribblediffusion.evaluate.plots import OPTIONAL, file_of, plots
 from scribblediffusion.view.figure import save_figure
 
 #: Where a page has its pictures, beside it.
@@ -47,10 +48,10 @@ def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
         The parts in Markdown, by name.
 
     Raises:
-        SettingError: there is no such page.
+        SettingError: there is no such page, or it asks for a part that there is not.
     """
-    if page is not None and not page.is_file():
-        raise SettingError(f"{page}: there is no such page to bring up to date")
+    if page is not None:
+        check(page)
     parts = blocks(evidence)
     text = "\n".join(parts.values()).replace(f"{PICTURES_OF_PAGES}/", "")
     (evidence.folder / "maps.md").write_text(text, encoding="utf-8")
@@ -58,16 +59,34 @@ def write(evidence: Evidence, page: Path | None = None) -> dict[str, str]:
     text = json.dumps(found, indent=1) + "\n"
     (evidence.folder / "maps.json").write_text(text, encoding="utf-8")
     drawn = plots(evidence)
-    for name, figure in drawn.items():
-        save_figure(figure, evidence.folder / f"{name}.png")
+    _draw(drawn, evidence.folder)
     if page is not None:
         pictures = page.parent / PICTURES_OF_PAGES
-        for name, figure in drawn.items():
-            save_figure(figure, pictures / f"{name}.png")
+        _draw(drawn, pictures)
         text = json.dumps(found, separators=(",", ":")) + "\n"
         (pictures / "maps.json").write_text(text, encoding="utf-8")
         page.write_text(filled(page.read_text(encoding="utf-8"), parts), encoding="utf-8")
     return parts
+
+
+def check(page: Path) -> None:
+    """Whether a page can be brought up to date: asked before anything is measured.
+
+    Raises:
+        SettingError: there is no such page, or it asks for a part that there is not.
+    """
+    if not page.is_file():
+        raise SettingError(f"{page}: there is no such page to bring up to date")
+    filled(page.read_text(encoding="utf-8"), dict.fromkeys(BLOCKS, ""))
+
+
+def _draw(drawn: dict[str, Any], folder: Path) -> None:
+    """Writes the plots; those of an earlier evaluation that this one has not are deleted."""
+    for name in OPTIONAL:
+        if name not in drawn:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    for name, figure in drawn.items():
+        save_figure(figure, folder / f"{name}.png")
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
@@ -127,19 +146,7 @@ def _plain(value: Any) -> Any:
 
 def blocks(evidence: Evidence) -> dict[str, str]:
     """The parts of the report in Markdown, by name."""
-    return {
-        "about": _about(evidence),
-        "localisation": _localisation(evidence),
-        "noise": _noise(evidence),
-        "layers": _layers(evidence),
-        "look": _look(evidence),
-        "choice": _choice(evidence),
-        "causal": _causal(evidence),
-        "alike": _alike(evidence),
-        "typical": _typical(evidence),
-        "time": _time(evidence),
-        "ignored": _ignored(evidence),
-    }
+    return {name: make(evidence) for name, make in BLOCKS.items()}
 
 
 def _about(evidence: Evidence) -> str:
@@ -287,7 +294,7 @@ def _knocked(evidence: Evidence, kind: str, edit: str, at: int) -> Interval | No
 
     def value(e: dict[str, Any]) -> float | None:
         alike = e.get("as removed")
-        return None if alike is None or not had_effect(e) else alike[at]
+        return alike[at] if alike and alike[0] is not None and had_effect(e) else None
 
     return evidence.of_edits(value, kind, edit)
 
@@ -306,9 +313,15 @@ def _alike(evidence: Evidence) -> str:
 
 
 def _causal(evidence: Evidence) -> str:
-    lines = [
-        "| edit | had an effect | explained by its map | chance | other words' maps | in the "
-        "latents (chance) | of the change, inside its object (its size) |",
+    lines = []
+    if any(had_effect(edit) for _, edit in evidence.edits()):
+        lines += [
+            f"![How much of the change lies where the map is high]({PICTURES_OF_PAGES}/causal.png)",
+            "",
+        ]
+    lines += [
+        "| edit | had an effect | explained by its map | chance | other maps of its kind "
+        "| in the latents (chance) | of the change, inside its object (its size) |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, edit in EDITS:
@@ -346,6 +359,8 @@ def _typical(evidence: Evidence) -> str:
         return "No removed word had an effect.\n"
     record, edit = edit_of(evidence, found)
     return (
+        "![The picture, the picture without the word, what changed, and the word's map]"
+        f"({PICTURES_OF_PAGES}/typical.png)\n\n"
         f"“{record['caption']}” without *{edit['subject']}*: {sentence(edit)}. "
         "This is the median case of all nouns and colour words that had an effect.\n"
     )
@@ -379,10 +394,7 @@ def _ignored(evidence: Evidence) -> str:
             lines += ["No word with less attention than the median had an effect.", ""]
         lines += [_told(evidence, case) for case in found]
         if found:
-            lines += [
-                "",
-                f"![{title.capitalize()}]({PICTURES_OF_PAGES}/{title.replace(' ', '-')}.png)",
-            ]
+            lines += ["", f"![{title.capitalize()}]({PICTURES_OF_PAGES}/{file_of(title)}.png)"]
         lines.append("")
     return "\n".join(lines) + "\n"
 
@@ -411,3 +423,19 @@ def _told(evidence: Evidence, case: tuple[int, int]) -> str:
         f"{100 * rank[-1]:.1f} %); without it {100 * edit['effect']:.1f} % of the pixels changed "
         f"noticeably.{inside}"
     )
+
+
+#: The parts of the report by name, in their order.
+BLOCKS: dict[str, Callable[[Evidence], str]] = {
+    "about": _about,
+    "localisation": _localisation,
+    "noise": _noise,
+    "layers": _layers,
+    "look": _look,
+    "choice": _choice,
+    "causal": _causal,
+    "alike": _alike,
+    "typical": _typical,
+    "time": _time,
+    "ignored": _ignored,
+}

@@ -36,8 +36,9 @@ from scribblediffusion.sketch import Sketch
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: Pictures in one call, the unchanged one included.
-ROWS = 8
+#: Pictures in one call, the unchanged one included: the edits of a scene (`maps.edits_of`) fit into
+#: two calls. The attention of all of them is held at once, half a gigabyte for 20 steps.
+ROWS, MEMORY = 10, 2 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,9 @@ def experiment(
         with ExitStack() as stack:
             extractor = None
             if trace is None:
-                extractor = stack.enter_context(RealAttentionExtractor(pipe, previews=False))
+                extractor = stack.enter_context(
+                    RealAttentionExtractor(pipe, previews=False, memory_limit=MEMORY)
+                )
             if any(knocked):
                 stack.enter_context(KnockOut(pipe, each=knocked, layers=layers, steps=when))
             latents = final_latents(pipe, prompts, sketches, seed, **settings)

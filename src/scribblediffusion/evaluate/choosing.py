@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scribblediffusion.evaluate.findings import WORDS, Evidence, Found, Record, sums
-from scribblediffusion.evaluate.intervals import Interval, mean_interval
+from scribblediffusion.evaluate.intervals import Interval, share_interval
 from scribblediffusion.evaluate.truth import KINDS
 
 #: Today's default of `trace.word`, as a candidate.
@@ -128,7 +128,7 @@ def look(evidence: Evidence) -> Look | None:
         found={
             name: found
             for name, view in at.items()
-            if (found := _interval(reports, WORDS, view, 0)) is not None
+            if (found := _pointing(reports, WORDS, view)) is not None
         },
     )
 
@@ -151,13 +151,11 @@ def _mean_of(
     return float(np.mean(means)) if means else float("nan")
 
 
-def _interval(
-    records: Sequence[Record], kinds: Sequence[str], at: int, measure: int
-) -> Interval | None:
-    """One measure under one view, all cases of some kinds together."""
+def _pointing(records: Sequence[Record], kinds: Sequence[str], at: int) -> Interval | None:
+    """The pointing game under one view, all cases of some kinds together."""
     found = [[sums(r, kind, "own", at) for kind in kinds] for r in records]
-    return mean_interval(
-        np.array([sum(s[measure] for s, _ in row) for row in found]),
+    return share_interval(
+        np.array([sum(s[0] for s, _ in row) for row in found]),
         np.array([sum(n for _, n in row) for row in found]),
     )
 

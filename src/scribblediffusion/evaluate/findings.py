@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scribblediffusion.analysis.change import NO_EFFECT
-from scribblediffusion.evaluate.intervals import Interval, mean_interval
+from scribblediffusion.evaluate.intervals import Interval, mean_interval, share_interval
 from scribblediffusion.evaluate.maps import (
     EFFECTS,
     LOCALISATION,
@@ -55,6 +55,8 @@ EDITS = (
 )
 #: Kinds of words that name something with a place.
 WORDS = ("noun", "colour")
+#: How each of `MEASURES` gets its interval: the pointing game is won or lost.
+INTERVALS = (share_interval, mean_interval, mean_interval)
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,10 @@ class Evidence:
 
         def intervals(name: str) -> tuple[Interval, ...] | None:
             found = [sums(r, kind, name, at) for r in rows]
+            counts = np.array([n for _, n in found])
             made = [
-                mean_interval(np.array([s[i] for s, _ in found]), np.array([n for _, n in found]))
-                for i in range(len(MEASURES))
+                interval(np.array([s[i] for s, _ in found]), counts)
+                for i, interval in enumerate(INTERVALS)
             ]
             return None if made[0] is None else tuple(m for m in made if m is not None)
 
@@ -186,7 +189,7 @@ class Evidence:
         """How much of the change lies where the map is, of edits that had an effect."""
 
         def part(at: int) -> Callable[[Record], float | None]:
-            return lambda e: e[where][at] if had_effect(e) else None
+            return lambda e: e[where][at] if had_effect(e) and e[where][0] is not None else None
 
         names = ("share", "chance", "control", "best")
         return {name: self.of_edits(part(i), kind, edit) for i, name in enumerate(names)}
@@ -207,15 +210,22 @@ class Evidence:
         """(noise remaining, share of a word's attention that is still to come there).
 
         Of the same words and scenes as `over_time`, in their whole runs: what a removal from there
-        on would do if every step's effect were as large as its attention.
+        on would do if every step's effect were as large as its attention. Words weigh as there: by
+        the effect of their whole removal.
         """
         records = [r for r in self._timed(kind) if self._attention(r) is not None]
         rows = [np.asarray(self._attention(r)) for r in records]
+        wholes = [_whole(r) for r in records]
         steps = sorted({m[0] for r in records for m in r["moments"] if m[1]})
         return [
             (self._noise_at(step), made)
             for step in steps
-            if (made := _ratio([a[step:].sum() / a.sum() for a in rows], [1.0] * len(rows)))
+            if (
+                made := _ratio(
+                    [w * a[step:].sum() / a.sum() for w, a in zip(wholes, rows, strict=True)],
+                    wholes,
+                )
+            )
         ]
 
     def _timed(self, kind: str) -> list[Record]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scribblediffusion.analysis.change import explain_change
+from scribblediffusion.analysis.change import NO_EFFECT, explain_change
 from scribblediffusion.attention.layout import prompt_record
 from scribblediffusion.attention.records import Word
 from scribblediffusion.attention.trace import resize
@@ -38,6 +38,9 @@ from scribblediffusion.train.scenes import Scene
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: What is asked of a scene. Raised whenever the meaning of a record changes, so that an older
+#: folder is refused and not gone on with.
+QUESTIONS = 2
 #: Scenes in one batch of the localisation.
 BATCH = 4
 #: Of a hundred scenes, how many the causal and the time experiments use: each takes many runs.
@@ -109,6 +112,7 @@ def run(
 def _settings(folder: Path, steps: int, model: str | None) -> dict[str, Any]:
     """Writes what the evaluation is of, or finds it the same as before."""
     about: dict[str, Any] = {
+        "questions": QUESTIONS,
         "weights": weights_digest(model),
         "steps": steps,
         "seed": truth.SEED,
@@ -278,7 +282,8 @@ def _record(
     if mask is not None and mask.any() and outcome.change.any():
         record["inside"] = float(outcome.change[mask].sum() / outcome.change.sum())
         record["area"] = float(mask.mean())
-    if (removed := _removal_of(outcome, done)) is not None and outcome.change.any():
+    removed = _removal_of(outcome, done)
+    if removed and removed.explained.effect >= NO_EFFECT and outcome.change.any():
         heat = resize(outcome.change, *PLACES)
         alike = explain_change(heat, removed.change, name=outcome.edit.subject)
         record["as removed"] = [alike.share, alike.chance]
@@ -316,10 +321,15 @@ def _keep(path: Path, done: causal.Experiment) -> None:
 # --- over time -----------------------------------------------------------------------------------
 
 
+def moments(steps: int) -> list[int]:
+    """The steps of a run at which a word is removed or comes back (`MOMENTS`)."""
+    return sorted({min(steps - 1, round(share * steps)) for share in MOMENTS})
+
+
 def _moments(
     pipe: ScribblePipeline, scenes: list[Scene], missing: list[int], folder: Path, steps: int
 ) -> Iterator[dict[str, Any]]:
-    at = sorted({round(share * steps) for share in MOMENTS})
+    at = moments(steps)
     for number in missing:
         one = scenes[number]
         first, second = ("colour", "noun") if number % 2 == 0 else ("noun", "colour")
@@ -335,6 +345,6 @@ def _moments(
             found = causal.over_time(
                 pipe, one.caption, edit, at, truth.SEED + number, num_inference_steps=steps
             )
-            moments = [[m.step, m.after, m.effect, m.seen] for m in found]
-            record |= {"kind": kind, "subject": edit.subject, "moments": _rounded(moments)}
+            effects = [[m.step, m.after, m.effect, m.seen] for m in found]
+            record |= {"kind": kind, "subject": edit.subject, "moments": _rounded(effects)}
         yield record

@@ -28,6 +28,14 @@ from scribblediffusion.evaluate.intervals import Interval
 from scribblediffusion.evaluate.maps import PICTURES
 from scribblediffusion.view import evidence as view
 
+
+def file_of(title: str) -> str:
+    """The name of the file of examples of one kind."""
+    return title.replace(" ", "-")
+
+
+#: Files that an evaluation may have or not: where no edit had an effect there is nothing to show.
+OPTIONAL = ("causal", "typical", *(file_of(title) for title in (*PARTED, NEAREST)))
 _TO_COME = "its attention still to come"
 
 
@@ -48,15 +56,12 @@ def plots(evidence: Evidence) -> dict[str, Any]:
     shown = examples(evidence)
     if not shown[PARTED[0]]:
         shown[NEAREST] = nearest(evidence)
-    cases = {"typical": [c for c in [typical(evidence)] if c], **_by_file(shown)}
+    cases = {"typical": [c for c in [typical(evidence)] if c]}
+    cases |= {file_of(title): found for title, found in shown.items()}
     for name, chosen in cases.items():
         if chosen:
             drawn[name] = view.pictures([_row(evidence, case) for case in chosen])
     return drawn
-
-
-def _by_file(shown: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
-    return {name.replace(" ", "-"): found for name, found in shown.items()}
 
 
 def _triple(found: Interval) -> tuple[float, float, float]:
@@ -146,7 +151,7 @@ def _causal_rows(evidence: Evidence) -> list[view.Bars]:
         groups = {}
         for kind, edit in EDITS:
             found = evidence.explained(kind, edit, where)
-            names = {"share": "explained by its map", "control": "other words' maps"}
+            names = {"share": "explained by its map", "control": "other maps of its kind"}
             series = {label: _triple(i) for k, label in names.items() if (i := found[k])}
             if found["chance"] is not None:
                 chance = found["chance"].value

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,10 +142,12 @@ class Maps:
             trace.layers[0].heads,
         )
         self._column = {key: i for i, key in enumerate(trace.keys)}
+        alone = {at: batch[picture : picture + 1] for at, batch in trace.records.items()}
+        one = replace(trace, records=alone)  # the others of its batch need not be decoded
         mean, heads = [], []
         for layer in trace.layers:
             records = np.stack(
-                [trace.weights(layer=layer.name, step=i)[picture] for i in steps]
+                [one.weights(layer=layer.name, step=i)[0] for i in steps]
             )  # [steps, heads, tokens, places]
             shape = (layer.height, layer.width)
             mean.append(self._resized(records.mean(1), shape))
@@ -195,16 +198,17 @@ def measured(one: Scene, maps: Maps, picture: int, seed: int) -> dict[str, Any]:
         "chance" and "wrong_chance": sums `[3]`.
     """
     kinds: dict[str, Any] = {}
+    of = cache(maps.of)  # one is the subject here and another's control there
     for subject in subjects(one, maps.trace, picture, maps.side, seed):
         into = kinds.setdefault(subject.kind, _nothing())
-        views = maps.of(subject.keys)
+        views = of(subject.keys)
         _add(into, "own", measure(views, subject.place))
         _add(into, "chance", _numbers(subject.place))
         for place in subject.elsewhere:
             _add(into, "wrong", measure(views, place))
             _add(into, "wrong_chance", _numbers(place))
         for keys in subject.others:
-            _add(into, "shuffled", measure(maps.of(keys), subject.place))
+            _add(into, "shuffled", measure(of(keys), subject.place))
     return {kind: _plain(found) for kind, found in kinds.items()}
 
 
