@@ -141,6 +141,7 @@ def _mount(app: FastAPI, blocks: Any, options: Options) -> None:
         css=page.css(),
         js=page.script(),
     )
+    blocks.has_launched = True  # before, Gradio checks no path: mounting alone does not say so
 
 
 def serve(options: Options) -> None:
