@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from scribblediffusion.web.visitors import digest, new_token, visitor_named, visitor_with
+from scribblediffusion.web.visitors import NEW, digest, new_token, visitor_named, visitor_with
 
 
 def visitor_of(request: gr.Request | None) -> str:
@@ -21,6 +21,14 @@ def visitor_of(request: gr.Request | None) -> str:
         return visitor_named(name)
     cookies = request.headers.get("cookie", "") if request.headers else ""
     return visitor_with(cookies)
+
+
+def among(request: gr.Request) -> str:
+    """Among whose runs one more is counted; "" for the visitor's own.
+
+    Who brings no cookie is a new visitor each time, and counted with all of his address.
+    """
+    return "" if getattr(request, "username", None) else request.headers.get(NEW, "")
 
 
 def field_of(event: gr.EventData, name: str) -> Any:

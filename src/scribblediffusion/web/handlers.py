@@ -19,7 +19,7 @@ from PIL import Image
 from scribblediffusion.errors import ScribbleError, SettingError
 from scribblediffusion.gallery import Run
 from scribblediffusion.sketch import Sketch
-from scribblediffusion.web.asking import away, field_of, visitor_of
+from scribblediffusion.web.asking import among, away, field_of, visitor_of
 from scribblediffusion.web.canvas import MASK_COLOUR, blank, drawing_of, drawn, mask_sheet, sheet_of
 from scribblediffusion.web.comparison import pack_comparison
 from scribblediffusion.web.limits import Order, whole
@@ -119,7 +119,7 @@ class Handlers:
         job, painted, turn, frame = None, None, 0, None
         try:
             order = await away(self.studio.packing, make_order)
-            job = self.studio.submit(visitor, order)
+            job = self.studio.submit(visitor, order, among(request))
             turn = self._turn(session) if compared_with is None else 0
             async for news in job.news():
                 if isinstance(news, Finished):

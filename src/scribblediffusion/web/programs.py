@@ -12,7 +12,7 @@ from PIL import Image
 
 from scribblediffusion.errors import ScribbleError
 from scribblediffusion.settings import SKETCH_GUIDANCE
-from scribblediffusion.web.asking import away, visitor_of
+from scribblediffusion.web.asking import among, away, visitor_of
 from scribblediffusion.web.canvas import drawn
 from scribblediffusion.web.limits import Order, whole
 from scribblediffusion.web.painter import Painted
@@ -62,7 +62,7 @@ class Programs:
                     seed=new_seed() if seed is None or seed == -1 else whole("seed", seed),
                 ),
             )
-            job = self.studio.submit(visitor_of(request), order)
+            job = self.studio.submit(visitor_of(request), order, among(request))
             painted = await self._ended(job)
             self.studio.keep(painted)
             gif, analysis = await away(self.studio.drawing, self.studio.views, painted.run)

@@ -101,8 +101,8 @@ class Studio:
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, visitor: str, order: Order) -> Job:
-        """Queue a run.
+    def submit(self, visitor: str, order: Order, among: str = "") -> Job:
+        """Queue a run of a visitor, counted among what he, or `among`, has under way.
 
         Raises:
             InputError: the order is out of the limits.
@@ -112,7 +112,7 @@ class Studio:
             raise InputError("the model must be named by its name, as text")
         if order.model not in self.models:
             order = dataclasses.replace(order, model=self._known(order.model))
-        return self.worker.submit(visitor, checked(order, self.limits))
+        return self.worker.submit(visitor, checked(order, self.limits), among)
 
     def _known(self, model: str) -> str:
         if model:
