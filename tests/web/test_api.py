@@ -115,7 +115,7 @@ def test_too_many_layers_and_bombs_are_refused(client, tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(bomb)
     assert bomb.stat().st_size < 200_000
     wide = gradio_client.handle_file(str(bomb))
-    with pytest.raises(Exception, match="at most 12 megapixels"):
+    with pytest.raises(Exception, match="at most 16 megapixels"):
         ask(client, {"background": None, "layers": [], "composite": wide})
     text = tmp_path / "not.png"
     text.write_text("this is no picture")

@@ -39,7 +39,7 @@ class Limits:
     guidance: float = 20.0
     upload: int = 15_000_000
     body: int = 2_000_000
-    pixels: int = 12_000_000
+    pixels: int = 16_000_000
     layers: int = 6
     waiting: int = 16
     mine: int = 2
