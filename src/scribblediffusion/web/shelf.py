@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from scribblediffusion.gallery import Run
 from scribblediffusion.web.asking import away, field_of, visitor_of
 from scribblediffusion.web.studio import Studio
 
-_PAGE = 24
+#: Runs of a page; and the seconds for which a page that is opened again offers to undo.
+_PAGE, _LATELY = 24, 3600
 
 
 class Shelf:
@@ -35,13 +37,14 @@ class Shelf:
             page: which page of them, from 1.
             words: only those with all of these words.
             undo: the id of the run that was deleted last: it is offered as long as it can be had.
+                None: that of the last hour, if any, as a page that is opened again does not know.
             message: what went wrong, in a sentence.
         """
         found = self.studio.visitors.runs(visitor, words)
         pages = max(1, -(-len(found) // _PAGE))
         page = min(max(1, page), pages)
         some = found[(page - 1) * _PAGE : page * _PAGE]
-        gone = self._binned(visitor, undo)
+        gone = self._binned(visitor, undo) if undo else self._lately_binned(visitor)
         return {
             "runs": [_card(run) for run in some],
             "page": page,
@@ -58,6 +61,13 @@ class Shelf:
             return None
         binned = (run for run in self.studio.gallery.bin() if run.id == run_id)
         return next((run for run in binned if self.studio.visitors.owns(visitor, run)), None)
+
+    def _lately_binned(self, visitor: str) -> Run | None:
+        """Of one's own runs that were deleted within the last hour the last one."""
+        since = {run: _moved(run) for run in self.studio.gallery.bin()}
+        late = (run for run, moved in since.items() if time.time() - moved < _LATELY)
+        own = (run for run in late if self.studio.visitors.owns(visitor, run))
+        return max(own, key=since.__getitem__, default=None)
 
     async def show_shelf(self, value: Any, request: gr.Request) -> Any:
         """The gallery as it is now, at the page and search where it was."""
@@ -128,6 +138,14 @@ def _where(value: Any) -> tuple[int, str]:
     value = value if isinstance(value, dict) else {}
     page, words = value.get("page"), value.get("words")
     return (page if isinstance(page, int) else 1), (words if isinstance(words, str) else "")[:200]
+
+
+def _moved(run: Run) -> float:
+    """When a run was moved to where it is, in seconds of the clock; long ago if it is gone."""
+    try:
+        return run.folder.stat().st_ctime
+    except OSError:
+        return 0.0
 
 
 def _stopped(run: Run) -> str:
