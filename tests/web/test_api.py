@@ -205,18 +205,33 @@ def test_a_drawing_that_was_uploaded_is_never_shown_as_a_page(served: Served) ->
     assert back.headers["content-disposition"].startswith("attachment")
 
 
+JSON = {"Content-Type": "application/json"}
+
+
+def nested(deep: int) -> list:
+    """Lists within lists."""
+    found: list = []
+    for _ in range(deep):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize("place", range(5))
 def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> None:
     nothing = {"background": None, "layers": [], "composite": None}
     call = f"{served.url}gradio_api/call/generate_image"
-    for other in ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}, 10**400]:
+    far = {"path": "x" * 6000, "meta": {"_type": "gradio.FileData"}}
+    half = "a cat \ud83d"
+    odd = ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}, 10**400]
+    for other in [*odd, nested(300), nested(870), far, half]:
         data: list = [nothing, "a red apple", 1, 3.0, 7]
         data[place] = other
-        asked = httpx.post(call, json={"data": data})
+        asked = httpx.post(call, content=json.dumps({"data": data}), headers=JSON)
         assert asked.status_code in (200, 422), asked.text
         if asked.status_code == 200:
             told = httpx.get(f"{call}/{asked.json()['event_id']}", timeout=60).text
             assert "Traceback" not in told
+            assert other is not half or place != 1 or "half of a sign" in told
             assert "event: complete" in told or re.search(r'"[^"]{20,}', told), (other, told)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import ComponentProcessingError
 from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 
@@ -18,6 +19,7 @@ from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.web import parts
 from scribblediffusion.web.asking import files_in, is_uploaded
 from scribblediffusion.web.canvas import MASK_COLOUR, SIDE, Canvas, blank
+from scribblediffusion.web.clearly import clearly
 from scribblediffusion.web.comparison import comparison
 from scribblediffusion.web.explorer import explorer
 from scribblediffusion.web.files import visitor_of
@@ -34,6 +36,10 @@ _OTHER_TYPES = (
     "That cannot be read: give a drawing as {background, layers, composite}, the prompt as text, "
     "and steps, guidance and seed as numbers."
 )
+#: What Gradio raises on such values; the last one where they lie too deep in one another.
+_OF_OTHER_TYPES = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
+)  # fmt: skip
 _NOT_UPLOADED = (
     "A file is uploaded, not named by its address or its place; "
     "if it was uploaded long ago, upload it again."
@@ -140,9 +146,21 @@ class Page(gr.Blocks):
             raise gr.Error(_NOT_UPLOADED, print_exception=False)
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _OF_OTHER_TYPES as error:
             _log.info("values of other types were sent: %s", error)
             raise gr.Error(_OTHER_TYPES, print_exception=False) from None
+
+    async def postprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+        """Values as the page takes them; where their files find no room, a sentence."""
+        try:
+            return await super().postprocess_data(*args, **kwargs)
+        except (OSError, ComponentProcessingError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            _log.warning("what was made cannot be shown: %s", cause)
+            told = f"This cannot be shown: {clearly(cause)}."
+            raise gr.Error(told, print_exception=False) from None
 
 
 def _only_uploads(block: Any, sent: Any) -> bool:

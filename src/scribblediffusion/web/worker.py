@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scribblediffusion.errors import ScribbleError
+from scribblediffusion.web.clearly import clearly
 
 _log = logging.getLogger(__name__)
 #: Seconds after which whoever waits is told the same again: only then does Gradio see who left.
@@ -232,7 +233,8 @@ class Worker:
             try:
                 job.tell(Finished(self._paint(job)))
             except ScribbleError as error:
-                job.tell(Failed(str(error)))
+                _log.info("a run came to nothing: %s", error)
+                job.tell(Failed(clearly(error)))
             except Exception:  # noqa: BLE001 (one bad run must not end the thread)
                 _log.exception("a run failed")
                 job.tell(Failed("something went wrong inside; the server's log says what"))
