@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -113,7 +115,7 @@ def test_too_many_layers_and_bombs_are_refused(client, tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(bomb)
     assert bomb.stat().st_size < 200_000
     wide = gradio_client.handle_file(str(bomb))
-    with pytest.raises(Exception, match="at most 12 megapixels"):
+    with pytest.raises(Exception, match="at most 16 megapixels"):
         ask(client, {"background": None, "layers": [], "composite": wide})
     text = tmp_path / "not.png"
     text.write_text("this is no picture")
@@ -130,27 +132,106 @@ def test_an_address_is_not_fetched(client) -> None:
 
 @pytest.mark.parametrize("place", range(5))
 def test_no_input_makes_the_server_fetch(served: Served, place: int) -> None:
-    nothing = {"background": None, "layers": [], "composite": None}
-    data: list = [nothing, "a red apple", 2, 3.0, 7]
+    data: list = [NOTHING, "a red apple", 2, 3.0, 7]
     far = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
     data[place] = [{"deep": far}] if place % 2 else far
+    assert "uploaded, not named by its address" in told(served, data)
+
+
+def told(served: Served, data: list) -> str:
+    """What a program is told that sends raw values."""
     call = f"{served.url}gradio_api/call/generate_image"
     event = httpx.post(call, json={"data": data}).json()["event_id"]
-    assert "uploaded, not named by its address" in httpx.get(f"{call}/{event}", timeout=60).text
+    return httpx.get(f"{call}/{event}", timeout=60).text
+
+
+def told_on_the_page(served: Served, data: list) -> str:
+    """What a page is told that sends raw values with a press of Generate."""
+    config = httpx.get(served.url + "config").json()
+    go = next(p["id"] for p in config["components"] if p["props"].get("elem_id") == "studio-go")
+    event = next(d["id"] for d in config["dependencies"] if [go, "click"] in d["targets"])
+    session = {"session_hash": new_token()}
+    asked = {"data": data, "fn_index": event, "trigger_id": go, **session}
+    assert httpx.post(served.url + "gradio_api/queue/join", json=asked).status_code == 200
+    return httpx.get(served.url + "gradio_api/queue/data", params=session, timeout=60).text
+
+
+NOTHING = {"background": None, "layers": [], "composite": None}
+OF_ANOTHER = "a picture of another visitor"
+
+
+@pytest.fixture(params=["/etc/passwd", OF_ANOTHER, "/dev/zero"])
+def not_uploaded(served: Served, request: pytest.FixtureRequest) -> Iterator[dict]:
+    """A file of this machine, as if it had been uploaded."""
+    picture = served.gallery / "2026-01-01" / "image.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8)).save(picture)
+    place = str(picture) if request.param == OF_ANOTHER else request.param
+    yield {"path": place, "meta": {"_type": "gradio.FileData"}}
+    shutil.rmtree(picture.parent)
+
+
+@pytest.mark.parametrize("place", [*range(5), "background", "layers", "composite"])
+def test_no_input_takes_a_file_of_this_machine(served, not_uploaded, place) -> None:
+    data: list = [NOTHING, "a red apple", 1, 3.0, 7]
+    if isinstance(place, int):
+        data[place] = not_uploaded if place % 2 else [{"deep": not_uploaded}]
+    else:
+        data[0] = NOTHING | {place: [not_uploaded] if place == "layers" else not_uploaded}
+    for sent in (data, [*data, not_uploaded]):
+        answer = told(served, sent)
+        assert "A file is uploaded" in answer
+        assert "file=" not in answer
+
+
+@pytest.mark.parametrize("place", [0, 2, 3, 10])
+def test_no_field_of_the_page_takes_a_file_of_this_machine(served, not_uploaded, place) -> None:
+    data: list = [NOTHING, False, NOTHING, "a kite", 1, 3.0, 1.0, "7", "shipped model", False, ""]
+    data[place] = NOTHING | {"composite": not_uploaded} if place in (0, 2) else not_uploaded
+    answer = told_on_the_page(served, data)
+    assert "A file is uploaded" in answer
+    assert "file=" not in answer
+
+
+def test_a_drawing_that_was_uploaded_is_never_shown_as_a_page(served: Served) -> None:
+    script = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"
+    upload = served.url + "gradio_api/upload"
+    path = httpx.post(upload, files={"files": ("a.svg", script)}).json()[0]
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert "no picture that can be read" in told(
+        served, [NOTHING | {"composite": file}, "", 1, 3.0, 7]
+    )
+    back = httpx.get(f"{served.url}gradio_api/file={path}")
+    assert back.headers["content-disposition"].startswith("attachment")
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def nested(deep: int) -> list:
+    """Lists within lists."""
+    found: list = []
+    for _ in range(deep):
+        found = [found]
+    return found
 
 
 @pytest.mark.parametrize("place", range(5))
 def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> None:
     nothing = {"background": None, "layers": [], "composite": None}
     call = f"{served.url}gradio_api/call/generate_image"
-    for other in ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}, 10**400]:
+    far = {"path": "x" * 6000, "meta": {"_type": "gradio.FileData"}}
+    half = "a cat \ud83d"
+    odd = ["many", True, [1], {"a": 1}, [["x"]], {"path": 7, "meta": {}}, 10**400]
+    for other in [*odd, nested(300), nested(870), far, half]:
         data: list = [nothing, "a red apple", 1, 3.0, 7]
         data[place] = other
-        asked = httpx.post(call, json={"data": data})
+        asked = httpx.post(call, content=json.dumps({"data": data}), headers=JSON)
         assert asked.status_code in (200, 422), asked.text
         if asked.status_code == 200:
             told = httpx.get(f"{call}/{asked.json()['event_id']}", timeout=60).text
             assert "Traceback" not in told
+            assert other is not half or place != 1 or "half of a sign" in told
             assert "event: complete" in told or re.search(r'"[^"]{20,}', told), (other, told)
 
 

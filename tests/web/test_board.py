@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +246,58 @@ def test_a_picture_is_pasted_and_text_with_a_picture_into_a_field_is_text(opened
     opened.shows(lambda ink: ink < empty + 100)
     assert not opened.page.evaluate(PASTE, ["body", picture, "a cell"])
     opened.shows(lambda ink: ink > 1000)
+
+
+DROP = """([coded, name]) => {
+    const bytes = Uint8Array.from(atob(coded), (c) => c.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([bytes], name, { type: "image/png" }));
+    const drop = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
+    document.querySelector("#studio-board canvas").dispatchEvent(drop);
+}"""
+
+
+def test_what_is_no_picture_leaves_the_drawing(opened: Opened, tmp_path: Path) -> None:
+    page, text = opened.page, tmp_path / "text.png"
+    text.write_text("this is no picture")
+    coded = base64.b64encode(text.read_bytes()).decode()
+    opened.draw_circle()
+    drawn = opened.ink()
+
+    def upload(file: Path) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Upload a picture").click()
+        chooser.value.set_files(file)
+
+    def drop() -> None:
+        page.evaluate(DROP, [coded, "text.png"])
+
+    def paste() -> None:
+        page.evaluate(PASTE, ["body", coded, ""])
+
+    for bring in (lambda: upload(text), drop, paste):
+        page.evaluate("document.dispatchEvent(new CustomEvent('studio-refused', { detail: '-' }))")
+        bring()
+        opened.status("no picture that this browser can read")
+        page.wait_for_timeout(500)
+        opened.shows(lambda ink: ink == pytest.approx(drawn, rel=0.05))
+    picture = base64.b64encode((SKETCHES / "house.png").read_bytes()).decode()
+    page.get_by_role("button", name="Clear canvas").click()
+    opened.shows(lambda ink: ink < drawn / 4)
+    page.evaluate(DROP, [picture, "house.png"])
+    opened.shows(lambda ink: ink > 1000)
+
+
+def test_the_same_file_is_chosen_once_more(opened: Opened) -> None:
+    empty = opened.ink()
+    for _ in range(2):
+        with opened.page.expect_file_chooser() as chooser:
+            opened.page.get_by_role("button", name="Upload a picture").click()
+        assert chooser.value.element.evaluate("field => field.files.length") == 0
+        chooser.value.set_files(SKETCHES / "house.png")
+        opened.shows(lambda ink: ink > 1000)
+        opened.page.get_by_role("button", name="Clear canvas").click()
+        opened.shows(lambda ink: ink < empty + 100)
 
 
 def test_what_is_no_paper_does_not_look_like_it(opened: Opened) -> None:

@@ -145,6 +145,15 @@ def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served
     opened.visit(served.url, run=run)
     opened.status("Opened")
     expect(opened.page.get_by_label("Prompt", exact=True)).to_have_value(evil)
+    opened.page.get_by_role("button", name="Gallery entry").click()
+    expect(opened.page.locator("#studio-entry")).to_contain_text("alert(1)")
+    explorer = opened.page.locator("#studio-explorer")
+    explorer.locator("button.word").first.click()
+    explorer.locator("button.without").first.click()
+    opened.status("Drawn again without the word “<”")
+    opened.page.get_by_role("tab", name="Gallery").click()
+    opened.page.get_by_role("button", name=re.compile("^Delete: <img")).click()
+    expect(opened.page.locator("#studio-shelf")).to_contain_text("Deleted: <img src=x")
     opened.page.wait_for_timeout(500)
     assert opened.page.locator("img[src='x']").count() == 0
 
@@ -310,6 +319,11 @@ def test_a_phone(chromium, served: Served) -> None:
     page.wait_for_timeout(800)
     opened.generate("a red apple", 2)
     opened.status("Done. Seed")
+    for part in ("#studio-explorer", "#studio-explorer button.word"):
+        page.locator(part).first.evaluate("node => node.scrollIntoView()")
+        line, seen = (page.locator(p).first.bounding_box() for p in ("#studio-status", part))
+        assert line["y"] + line["height"] <= seen["y"] < 200, part
+    page.evaluate("scrollTo(0, 0)")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.get_by_role("tab", name="Gallery").tap()
     expect(page.locator("#studio-shelf li").first).to_be_visible()

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import gradio as gr
+import httpx
 import pytest
+from fastapi import FastAPI
+from gradio.exceptions import ComponentProcessingError
 from painted import make_trace
+from running import free_port
+from starlette.datastructures import Headers
 
-from scribblediffusion.errors import GalleryError, InputError, SettingError
-from scribblediffusion.gallery import Gallery
+from scribblediffusion.errors import (
+    GalleryError,
+    InputError,
+    PromptError,
+    SettingError,
+    WeightsError,
+)
+from scribblediffusion.gallery import Gallery, manifest
+from scribblediffusion.gallery.durable import told_clearly
+from scribblediffusion.web import asking
 from scribblediffusion.web.asking import field_of
+from scribblediffusion.web.clearly import clearly
+from scribblediffusion.web.files import routes
+from scribblediffusion.web.guard import Guard
 from scribblediffusion.web.handlers import Handlers, _seed
-from scribblediffusion.web.limits import Limits, Order
+from scribblediffusion.web.limits import Limits, Order, checked
 from scribblediffusion.web.outgoing import write_zip
+from scribblediffusion.web.page import Page
 from scribblediffusion.web.painter import Painted
+from scribblediffusion.web.sentences import said
+from scribblediffusion.web.server import Options, refuse_read_only, serve
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio
 from scribblediffusion.web.visitors import COOKIE, NOBODY, Visitors, digest, new_token
@@ -78,6 +101,7 @@ def test_a_page_that_is_opened_again_can_stop_what_goes_on(page: Handlers) -> No
     page.shelf = MagicMock()
     for jobs in ((), (MagicMock(),)):
         page.studio.worker.jobs_of.return_value = jobs
+        page.shelf.show_shelf = AsyncMock()
         first = asyncio.run(updates(page.visit("", asked(new_token()))))[0]
         assert first["halt"]["interactive"] is bool(jobs)
         assert first["go"]["interactive"] is True
@@ -126,7 +150,7 @@ def runs(page: Handlers):
     page.studio.views.side_effect = GalleryError("there is nothing to draw")
     page.studio.trace.return_value = MagicMock(picture=None)
     page.studio.models = {"shipped model": None}
-    page._restored = lambda run: {"prompt": run.id}
+    page._restored = lambda run: {"prompt": run.id, "status": said("done", "Opened.")}
     with ThreadPoolExecutor(4) as page.studio.packing, ThreadPoolExecutor(1) as drawing:
         page.studio.drawing = drawing
         yield held
@@ -352,3 +376,203 @@ def test_what_others_deleted_is_not_brought_back(tmp_path, bare_trace) -> None:
     assert shelf.value("ada", undo=run.id)["undo"] is not None
     for odd in (run.id, run.id[:8], "", None, ["x"], {"id": run.id}):
         assert shelf.value("bob", undo=odd)["undo"] is None
+
+
+def test_a_delete_is_undone_after_the_page_was_opened_again(shelf, monkeypatch) -> None:
+    made, ask = shelf
+    value = made.value(NOBODY)
+    first, last = value["runs"][0]["id"], value["runs"][1]["id"]
+    for run in (first, last):
+        ask("remove", value, id=run)
+        time.sleep(0.02)  # the clock of a file system is coarse
+    opened = made.value(NOBODY)
+    assert opened["undo"]["id"] == last
+    back = ask("restore", opened, id=last)
+    assert (back["undo"], back["total"]) == (None, 2)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3700)
+    assert made.value(NOBODY)["undo"] is None
+
+
+def odd_record(run, **parts) -> None:
+    """A run's record as somebody else may have written it, and a manifest that says so."""
+    record = json.loads((run.folder / "run.json").read_text()) | parts
+    (run.folder / "run.json").write_text(json.dumps(record))
+    manifest.write(run.folder)
+
+
+ODD = [
+    {"complete": False, "steps": {"a": 1}},
+    {"complete": False, "steps": [7]},
+    {"complete": False, "steps": [{"noise_remaining": 10**400}]},
+    {"settings": [1], "steps": "many"},
+    {"settings": {"guidance_scale": {"path": "/etc/passwd"}}},
+]
+
+
+@pytest.mark.parametrize("parts", ODD)
+def test_an_odd_record_breaks_neither_the_shelf_nor_its_own_page(tmp_path, parts: dict) -> None:
+    studio = Studio(tmp_path, load=MagicMock())
+    try:
+        run, other = studio.gallery.add(make_trace()), studio.gallery.add(make_trace())
+        odd_record(run, **parts)
+        made = Handlers(studio)
+        made.parts = Names()
+        made._drawn = AsyncMock(return_value={})
+        first, shown, _ = asyncio.run(updates(made.visit(run.id, asked(new_token()))))
+        assert {card["id"] for card in first["shelf"]["runs"]} == {run.id, other.id}
+        assert shown["status"]["text"].startswith("Opened")
+        assert "passwd" not in json.dumps(shown["entry"])
+    finally:
+        studio.close()
+
+
+def test_a_run_that_cannot_be_read_is_left_out(shelf, monkeypatch) -> None:
+    made, _ = shelf
+    bad = made.value(NOBODY)["runs"][1]["id"]
+
+    def noise_left(run) -> None:
+        if run.id == bad:
+            raise LookupError("odd")
+
+    monkeypatch.setattr("scribblediffusion.web.shelf.noise_left", noise_left)
+    for run in made.studio.gallery:
+        odd_record(run, complete=False)
+    assert len(made.value(NOBODY)["runs"]) == 2
+
+
+@pytest.mark.parametrize("wrong", [GalleryError("the disk cannot be read"), OSError(5, "no disk")])
+def test_a_gallery_that_cannot_be_read_leaves_the_page_and_its_link(page, runs, wrong) -> None:
+    page.studio.visitors.runs.side_effect = wrong
+    page.studio.visitors.by_link.side_effect = lambda _, run_id: MagicMock(id=run_id, seed=7)
+    first, shown, _ = asyncio.run(updates(page.visit("one", asked(new_token()))))
+    assert first["shelf"]["runs"] == []
+    assert "disk" in first["shelf"]["message"]
+    assert shown["explorer"] == "one"
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/home/ada/gallery/.tmp/x/image.png")
+
+
+def test_a_full_disk_is_told_beside_the_picture(page: Handlers, runs, bare_trace) -> None:
+    page.studio.views.side_effect = FULL
+    painted = Painted(MagicMock(id="new"), bare_trace, Order("a kite", None, 2, 3.0, 1.5, 7))
+
+    async def news():
+        yield Finished(painted)
+
+    page.studio.submit.return_value.news = news
+    given = ({}, False, None, "a kite", 2, 3.0, 1.5, "7", "", False, "", asked(new_token()))
+    told = asyncio.run(updates(page.generate(*given)))
+    first = next(update for update in told if "explorer" in update)
+    assert first["go"]["interactive"] is True
+    assert "picture" not in first
+    assert first["run_id"] == "new"
+    last = told[-1]["status"]
+    assert (last["kind"], told[-1]["gif"]) == (first["status"]["kind"], None)
+    assert "No evolution and no analysis: the disk is full" in last["text"]
+
+
+def test_no_sentence_names_a_place_of_this_machine() -> None:
+    for number in (errno.ENOSPC, errno.EROFS, errno.EIO):
+        with pytest.raises(GalleryError) as raised, told_clearly("save the run"):
+            raise OSError(number, "it failed", "/home/ada/my gallery/.tmp/x/image.png")
+        assert "ada" not in clearly(raised.value)
+    assert "the gallery may not be written to" in clearly(raised_by(errno.EACCES))
+    assert clearly(WeightsError("/srv/models/mine: damaged")) == "mine: damaged"
+    assert clearly(GalleryError("and/or, 1/2, /?run=x")) == "and/or, 1/2, /?run=x"
+    assert clearly(FULL) == "the disk is full; free some space, then try again"
+
+
+def raised_by(number: int) -> GalleryError:
+    """What the gallery makes of what the file system refuses."""
+    try:
+        with told_clearly("save the run"):
+            raise OSError(number, "it failed", "/home/ada/my gallery/.tmp/x/image.png")
+    except GalleryError as error:
+        return error
+
+
+def test_a_file_without_room_on_the_page_is_a_sentence(monkeypatch) -> None:
+    async def full(*_args, **_kwargs) -> None:
+        try:
+            raise FULL
+        except OSError as error:
+            raise ComponentProcessingError("a picture") from error
+
+    monkeypatch.setattr(gr.Blocks, "postprocess_data", full)
+    with pytest.raises(gr.Error, match="the disk is full"):
+        asyncio.run(Page.postprocess_data(MagicMock(spec=Page)))
+
+
+@pytest.mark.parametrize("wrong", [FULL, None])
+def test_a_zip_without_room_is_a_sentence(tmp_path, bare_trace, monkeypatch, wrong) -> None:
+    gallery = Gallery(tmp_path / "gallery")
+    run = gallery.add(bare_trace)
+
+    def packed(_gallery, _run, path, _models) -> None:
+        path.write_bytes(b"half")
+        raise wrong or raised_by(errno.ENOSPC)
+
+    monkeypatch.setattr("scribblediffusion.web.outgoing.write_zip", packed)
+    studio = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True))
+    app, temporary = FastAPI(), tmp_path / "temporary"
+    temporary.mkdir()
+    app.include_router(routes(studio, app, temporary))
+
+    async def answer() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await client.get(f"http://studio/runs/{run.id}/run.zip")
+
+    told = asyncio.run(answer())
+    assert told.status_code == 507
+    assert "the disk is full" in told.json()["detail"]
+    assert not list(temporary.iterdir())
+
+
+def test_who_brings_no_cookie_is_counted_by_address() -> None:
+    seen = []
+
+    async def behind(scope, _receive, _send) -> None:
+        seen.append(asking.among(MagicMock(headers=Headers(scope=scope), username=None)))
+
+    guard = Guard(behind, Limits())
+    forged = (b"x-scribble-new", b"10.0.0.9")
+    cookie = (b"cookie", f"{COOKIE}={new_token()}".encode())
+    for headers in ([], [forged], [forged, cookie]):
+        scope = {"type": "http", "path": "/x", "headers": headers, "client": ("10.0.0.1", 1)}
+        asyncio.run(guard(scope, AsyncMock(), AsyncMock()))
+    assert seen == ["10.0.0.1", "10.0.0.1", ""]
+
+
+@pytest.mark.parametrize("prompt", ["a cat \ud83d", "\udc00"])
+def test_half_a_sign_is_a_sentence(prompt: str) -> None:
+    with pytest.raises(PromptError, match="half of a sign"):
+        checked(Order(prompt, None, 2, 3.0, 1.5, 7), Limits())
+
+
+def test_a_photo_of_twelve_megapixels_is_read() -> None:
+    assert Limits().pixels >= 4032 * 3024
+
+
+def test_plain_files_of_a_folder_alone_are_uploads(tmp_path) -> None:
+    folder, outside = tmp_path / "uploads", tmp_path / "secret.png"
+    folder.mkdir()
+    for file in (folder / "a.png", outside):
+        file.write_text("x")
+    (folder / "link.png").symlink_to(outside)
+    (folder / "circle").symlink_to(folder / "circle")
+    os.mkfifo(folder / "pipe")
+    assert asking.is_uploaded(str(folder / "a.png"), str(folder))
+    names = ("link.png", "circle", "pipe", "gone", "", "../secret.png", "x" * 6000, "\0", "\ud83d")
+    assert not any(asking.is_uploaded(str(folder / name), str(folder)) for name in names)
+
+
+def test_a_gallery_without_room_is_told_before_the_studio_starts(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "gallery"):
+        with pytest.raises(InputError, match="no run can be kept in the gallery"):
+            serve(Options(port=free_port(), gallery=place))
+    refuse_read_only(Options(gallery=tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == []

@@ -190,3 +190,29 @@ def test_a_run_that_has_ended_is_not_held(worker: Worker, gate: Gate) -> None:
     while gone() is not None and time.time() < until:
         time.sleep(0.005)
     assert gone() is None
+
+
+def test_who_waits_is_told_again_so_that_it_is_seen_who_left(worker, gate, monkeypatch) -> None:
+    monkeypatch.setattr("scribblediffusion.web.worker._PULSE", 0.01)
+    worker.submit("ada", "first")
+    begun(gate, 1)
+    job = worker.submit("bob", "second")
+
+    async def heard() -> list[object]:
+        news = job.news()
+        told = [await anext(news) for _ in range(3)]
+        await news.aclose()
+        worker.withdraw(job)
+        return told
+
+    assert asyncio.run(heard()) == [Waiting(1)] * 3
+    assert isinstance(job.state, Failed)
+
+
+def test_runs_of_new_visitors_are_counted_by_where_they_ask_from(worker) -> None:
+    for visitor in ("one", "two"):
+        worker.submit(visitor, "", among="10.0.0.1")
+    with pytest.raises(Busy, match="2 pictures under way"):
+        worker.submit("three", "", among="10.0.0.1")
+    worker.submit("four", "", among="10.0.0.2")
+    assert len(worker.jobs_of("one")) == 1

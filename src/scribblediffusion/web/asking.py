@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from scribblediffusion.web.visitors import digest, new_token, visitor_named, visitor_with
+from scribblediffusion.web.visitors import NEW, digest, new_token, visitor_named, visitor_with
 
 
 def visitor_of(request: gr.Request | None) -> str:
@@ -22,20 +23,40 @@ def visitor_of(request: gr.Request | None) -> str:
     return visitor_with(cookies)
 
 
+def among(request: gr.Request) -> str:
+    """Among whose runs one more is counted; "" for the visitor's own.
+
+    Who brings no cookie is a new visitor each time, and counted with all of his address.
+    """
+    return "" if getattr(request, "username", None) else request.headers.get(NEW, "")
+
+
 def field_of(event: gr.EventData, name: str) -> Any:
     """A field that a page sent with an event; None where there is none."""
     sent = getattr(event, "_data", None)
     return sent.get(name) if isinstance(sent, dict) else None
 
 
-def names_address(sent: Any) -> bool:
-    """Whether a file among what was sent is named by an address of the network."""
-    if isinstance(sent, dict):
-        path = sent.get("path")
-        if "meta" in sent and isinstance(path, str) and "://" in path:
-            return True
-        sent = list(sent.values())
-    return isinstance(sent, list | tuple) and any(map(names_address, sent))
+def files_in(sent: Any) -> Iterator[str]:
+    """Where the files lie that are named among what was sent, however deep."""
+    waiting = [sent]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if isinstance(one.get("path"), str):
+                yield one["path"]
+            waiting += one.values()
+        elif isinstance(one, list | tuple):
+            waiting += one
+
+
+def is_uploaded(path: str, folder: str) -> bool:
+    """Whether a plain file lies in a folder, links followed."""
+    try:
+        real = Path(path).resolve(strict=True)
+        return real.is_relative_to(Path(folder).resolve()) and real.is_file()
+    except (OSError, RuntimeError, ValueError):  # not there, links in a circle, no path at all
+        return False
 
 
 async def away(executor: Executor, do: Callable[..., Any], *given: Any) -> Any:

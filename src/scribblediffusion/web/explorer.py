@@ -24,6 +24,7 @@ from fastapi import HTTPException
 
 from scribblediffusion.errors import ScribbleError
 from scribblediffusion.view.colour import COLOUR_MAPS, table
+from scribblediffusion.web.clearly import clearly
 
 #: Markup, style and scripts.
 FOLDER = Path(__file__).with_suffix("")
@@ -59,7 +60,7 @@ def explorer(
             try:
                 return maps(request, *asked)
             except ScribbleError as error:
-                raise HTTPException(404, str(error)) from None
+                raise HTTPException(404, clearly(error)) from None
 
         functions.append(layer_maps)
     return built("explorer", SCRIPTS, functions, remote=maps is not None, **kwargs)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 from scribblediffusion.errors import GalleryError, ScribbleError
 from scribblediffusion.gallery import Run
 from scribblediffusion.web import outgoing
+from scribblediffusion.web.clearly import clearly
 from scribblediffusion.web.studio import ANALYSIS, GIF, Studio
 from scribblediffusion.web.visitors import RUN_ID, visitor_named, visitor_with
 
@@ -63,6 +63,9 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The request is too large."},
     421: {"model": Problem, "description": "Asked under another host's name."},
 }
+_NO_ROOM: dict[int | str, dict[str, Any]] = {
+    507: {"model": Problem, "description": "There is no room to make the file."}
+}
 
 
 def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
@@ -80,7 +83,7 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         try:
             return studio.visitors.seen(visitor_of(request, app), run_id)
         except GalleryError as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, clearly(error)) from None
 
     @router.get("/{run_id}")
     def entry(run_id: RunId, request: Request) -> Entry:
@@ -88,7 +91,7 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         try:
             return Entry(**studio.entry(seen(run_id, request)))
         except ScribbleError as error:
-            raise HTTPException(404, str(error)) from None
+            raise HTTPException(404, clearly(error)) from None
 
     @router.get("/{run_id}/thumbnail.webp", response_class=Response, responses=_kind("image/webp"))
     def thumbnail(run_id: RunId, request: Request) -> Response:
@@ -99,23 +102,25 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         return Response(_small(run.image), media_type="image/webp", headers=_private(3600))
 
     @router.get(
-        "/{run_id}/run.zip", response_class=FileResponse, responses=_kind("application/zip")
+        "/{run_id}/run.zip",
+        response_class=FileResponse,
+        responses=_kind("application/zip") | _NO_ROOM,
     )
     async def archive(run_id: RunId, request: Request, later: BackgroundTasks) -> FileResponse:
         """The whole run as a ZIP file."""
         run = seen(run_id, request)
-        handle, name = tempfile.mkstemp(suffix=".zip", prefix="scribble-run-", dir=temporary)
-        os.close(handle)
-        later.add_task(Path(name).unlink, missing_ok=True)
+        path = temporary / f"scribble-run-{secrets.token_hex(8)}.zip"
+        later.add_task(path.unlink, missing_ok=True)
         try:
-            given = (studio.gallery, run, Path(name), studio.models)
             async with packing:
+                given = studio.gallery, run, path, studio.models
                 await asyncio.to_thread(outgoing.write_zip, *given)
-        except GalleryError as error:
-            Path(name).unlink(missing_ok=True)
-            raise HTTPException(404, str(error)) from None
+        except (GalleryError, OSError) as error:
+            path.unlink(missing_ok=True)
+            no_room = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+            raise HTTPException(507 if no_room else 404, clearly(error)) from None
         return FileResponse(
-            name,
+            path,
             media_type="application/zip",
             filename=f"{run.folder.name}.zip",
             headers=_private(0),

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from scribblediffusion.web.allowance import Allowance
 from scribblediffusion.web.limits import Limits
-from scribblediffusion.web.visitors import COOKIE, PROGRAM, new_token, token_in
+from scribblediffusion.web.visitors import COOKIE, NEW, PROGRAM, new_token, token_in
 
 #: Doors of Gradio that this page has no use for.
 CLOSED = tuple(
@@ -189,6 +189,7 @@ def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str], *, local: bo
     The request itself is a program's where the server is local, and otherwise the new visitor's.
     There, only whoever opens the page gets a cookie: clients keep those of any answer.
     """
+    scope["headers"] = [h for h in scope["headers"] if h[0].lower() != NEW.encode()]
     if token_in(headers.get(b"cookie", "")) not in (None, PROGRAM):
         return None
     fresh = new_token()
@@ -197,6 +198,8 @@ def _with_visitor(scope: dict[str, Any], headers: dict[bytes, str], *, local: bo
     kept = [p for p in headers.get(b"cookie", "").split(";") if not p.strip().startswith(COOKIE)]
     cookie = "; ".join([*(p.strip() for p in kept if p.strip()), f"{COOKIE}={token}"])
     scope["headers"] = [*others, (b"cookie", cookie.encode("latin-1"))]
+    if not local:
+        scope["headers"] += [(NEW.encode(), _address(scope).encode("latin-1"))]
     return fresh if scope["path"] == "/" or not local else None
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 from scribblediffusion.errors import ScribbleError, SettingError
 from scribblediffusion.gallery import Run
 from scribblediffusion.sketch import Sketch
-from scribblediffusion.web.asking import away, field_of, visitor_of
+from scribblediffusion.web.asking import among, away, field_of, visitor_of
 from scribblediffusion.web.canvas import MASK_COLOUR, blank, drawing_of, drawn, mask_sheet, sheet_of
+from scribblediffusion.web.clearly import clearly
 from scribblediffusion.web.comparison import pack_comparison
 from scribblediffusion.web.limits import Order, whole
 from scribblediffusion.web.painter import Painted
@@ -119,7 +120,7 @@ class Handlers:
         job, painted, turn, frame = None, None, 0, None
         try:
             order = await away(self.studio.packing, make_order)
-            job = self.studio.submit(visitor, order)
+            job = self.studio.submit(visitor, order, among(request))
             turn = self._turn(session) if compared_with is None else 0
             async for news in job.news():
                 if isinstance(news, Finished):
@@ -133,8 +134,8 @@ class Handlers:
                     frame = fresh
                     update |= {parts["explorer"]: frame} if self._is_newest(session, turn) else {}
                 yield update
-        except ScribbleError as error:
-            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
+        except (ScribbleError, OSError) as error:
+            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor)}
         finally:
             self._asking.pop(session, None)
             if job is not None:
@@ -149,8 +150,8 @@ class Handlers:
         try:
             async for last in shown:
                 yield last
-        except ScribbleError as error:  # such as: what to compare with was deleted
-            yield {parts["status"]: said("error", str(error)), **self._idle(visitor)}
+        except (ScribbleError, OSError) as error:  # such as: what to compare with was deleted
+            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor)}
 
     def _told(self, news: News, order: Order, session: str) -> dict[str, Any]:
         """How a run goes; and what its page asked for meanwhile, and cannot have yet."""
@@ -169,11 +170,14 @@ class Handlers:
             kept = f"{told['text']} It is in the gallery; what you opened meanwhile stays here."
             yield {parts["status"]: told | {"text": kept}, **self._idle(visitor)}
             return
+        picture = {parts["picture"]: about.pop(parts["picture"])}
         shown: Update = {parts["status"]: told, **self._idle(visitor), **about}
         shown |= {parts["explorer"]: packed, parts["last_seed"]: painted.order.seed}
         shown |= _last_seed_button(parts, painted.order.seed)
         yield shown | {parts["comparison_part"]: gr.update(visible="hidden")}
-        views = await self._drawn(run)
+        if self._is_newest(session, turn):
+            yield picture  # by itself, as its file may find no room
+        views = await self._drawn(run, told)
         if self._is_newest(session, turn):
             yield views
 
@@ -195,9 +199,8 @@ class Handlers:
 
     async def visit(self, link: Any, request: gr.Request) -> AsyncIterator[Update]:
         """The page is opened: the run that its address names, if any, and the gallery."""
-        visitor = visitor_of(request)
-        shelf = await away(self.studio.packing, self.shelf.value, visitor)
-        yield {self.parts["shelf"]: shelf, **self._idle(visitor)}
+        shelf = await self.shelf.show_shelf(None, request)
+        yield {self.parts["shelf"]: shelf, **self._idle(visitor_of(request))}
         if isinstance(link, str) and link:
             async for update in self._open(request, link, by_link=True):
                 yield update
@@ -225,15 +228,15 @@ class Handlers:
             run = await away(studio.packing, find, visitor, run_id)
             shown = await away(studio.packing, self._restored, run)
             shown[parts["explorer"]] = await away(studio.packing, studio.packed, run)
-        except ScribbleError as error:
+        except Exception as error:  # noqa: BLE001 (a record may be anybody's)
             if self._is_newest(session, turn):
                 self._turns[session] = before  # what is under way goes on being shown
-                yield {parts["status"]: said("error", str(error))}
+                yield {parts["status"]: said("error", _why_unopened(error))}
             return
         if not self._is_newest(session, turn):
             return
         yield shown
-        views = await self._drawn(run)
+        views = await self._drawn(run, shown[parts["status"]])
         if self._is_newest(session, turn):
             yield views
 
@@ -251,7 +254,7 @@ class Handlers:
     def _restored(self, run: Run) -> Update:
         """Everything on the page as it was when the run was made."""
         parts, studio = self.parts, self.studio
-        settings = run.record.get("settings") or {}
+        settings = run.part("settings", dict)
         sketch, trace = run.sketch(), studio.trace(run)
         drawing = None if sketch is None else sketch.to_image()
         inside = None if sketch is None else sketch.mask
@@ -291,17 +294,23 @@ class Handlers:
         }
         return shown
 
-    async def _drawn(self, run: Run) -> Update:
+    async def _drawn(self, run: Run, told: dict[str, Any]) -> Update:
+        """Evolution and analysis; or, beside what the status line told, why there are none."""
         parts = self.parts
         try:
             gif, analysis = await away(self.studio.drawing, self.studio.views, run)
-        except ScribbleError as error:
+            return {
+                parts["gif"]: cached(parts["gif"], gif),
+                parts["analysis"]: cached(parts["analysis"], analysis),
+            }
+        except (ScribbleError, OSError) as error:
             _log.info("run %s: %s", run.id, error)
-            return {parts["gif"]: None, parts["analysis"]: None}
-        return {
-            parts["gif"]: cached(parts["gif"], gif),
-            parts["analysis"]: cached(parts["analysis"], analysis),
-        }
+            text = f"{told['text']} No evolution and no analysis: {clearly(error)}."
+            return {
+                parts["gif"]: None,
+                parts["analysis"]: None,
+                parts["status"]: told | {"text": text},
+            }
 
     async def compare(
         self, current: str, request: gr.Request, event: gr.EventData
@@ -316,8 +325,8 @@ class Handlers:
             shown = await self._compared(visitor, current, field_of(event, "id"))
             told = "Compared: the run that was here is before, the one of the gallery after."
             shown |= {parts["status"]: said("done", told)}
-        except ScribbleError as error:
-            shown = {parts["status"]: said("error", str(error))}
+        except (ScribbleError, OSError) as error:
+            shown = {parts["status"]: said("error", clearly(error))}
         yield shown | {parts["tabs"]: gr.update(selected="draw")}
 
     async def _compared(self, visitor: str, first: str, second: str) -> Update:
@@ -360,6 +369,14 @@ class Handlers:
         """One may ask again, and stop what else is still under way."""
         parts, others = self.parts, self.studio.worker.jobs_of(visitor)
         return {parts["go"]: _able(True), parts["halt"]: _able(bool(others))}
+
+
+def _why_unopened(error: Exception) -> str:
+    """Why a run is not shown: what is wrong with it may be anything, where it is not our own."""
+    if isinstance(error, ScribbleError | OSError):
+        return clearly(error)
+    _log.info("a run cannot be opened", exc_info=error)
+    return "This run cannot be opened: its record is not as the studio writes it."
 
 
 def _able(yes: bool) -> Any:

@@ -39,7 +39,7 @@ class Limits:
     guidance: float = 20.0
     upload: int = 15_000_000
     body: int = 2_000_000
-    pixels: int = 12_000_000
+    pixels: int = 16_000_000
     layers: int = 6
     waiting: int = 16
     mine: int = 2
@@ -93,6 +93,8 @@ def checked(order: Order, limits: Limits) -> Order:
             f"the prompt has {len(order.prompt)} characters, and at most {limits.prompt} are read; "
             "make it shorter"
         )
+    if not _written(order.prompt):
+        raise PromptError("the prompt holds half of a sign (a surrogate alone); write it anew")
     if order.sketch is None and not order.prompt.strip():
         raise SketchError("there is nothing to go by yet: draw something, or write a prompt")
     _whole("steps", order.steps, 1, limits.steps)
@@ -100,6 +102,15 @@ def checked(order: Order, limits: Limits) -> Order:
     _number("guidance of the sketch", order.sketch_guidance, limits.guidance)
     _whole("seed", order.seed, 0, 2**63 - 1)
     return order
+
+
+def _written(text: str) -> bool:
+    """Whether a text can be written out, as halves of signs cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole(name: str, value: Any) -> int:

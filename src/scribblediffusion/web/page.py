@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import logging
+from itertools import starmap, zip_longest
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import ComponentProcessingError
 from gradio.themes import Base
 from gradio.themes.utils import colors, sizes
 
 from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE
 from scribblediffusion.web import parts
-from scribblediffusion.web.asking import names_address
+from scribblediffusion.web.asking import files_in, is_uploaded
 from scribblediffusion.web.canvas import MASK_COLOUR, SIDE, Canvas, blank
+from scribblediffusion.web.clearly import clearly
 from scribblediffusion.web.comparison import comparison
 from scribblediffusion.web.explorer import explorer
 from scribblediffusion.web.files import visitor_of
@@ -32,6 +35,14 @@ BOARD = "studio-board"
 _OTHER_TYPES = (
     "That cannot be read: give a drawing as {background, layers, composite}, the prompt as text, "
     "and steps, guidance and seed as numbers."
+)
+#: What Gradio raises on such values; the last one where they lie too deep in one another.
+_OF_OTHER_TYPES = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
+)  # fmt: skip
+_NOT_UPLOADED = (
+    "A file is uploaded, not named by its address or its place; "
+    "if it was uploaded long ago, upload it again."
 )
 _ACCENT = colors.Color(
     name="studio", c50="#eef5fa", c100="#d6e7f3", c200="#aacfe8", c300="#7ab4db", c400="#68b2e8",
@@ -123,17 +134,39 @@ def script() -> str:
 
 
 class Page(gr.Blocks):
-    """Gradio's blocks that refuse files named by an address, which the server would fetch."""
+    """Gradio's blocks that take no file but what was uploaded to a board.
+
+    Gradio itself would fetch what an address names, and copy any file of this machine into the
+    folder that it serves.
+    """
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Values as the handlers take them; what cannot be read as one is a sentence."""
-        if any(map(names_address, inputs)):
-            raise gr.Error("A file is uploaded, not named by its address.", print_exception=False)
+        if not all(starmap(_only_uploads, zip_longest(block_fn.inputs, inputs))):
+            raise gr.Error(_NOT_UPLOADED, print_exception=False)
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except _OF_OTHER_TYPES as error:
             _log.info("values of other types were sent: %s", error)
             raise gr.Error(_OTHER_TYPES, print_exception=False) from None
+
+    async def postprocess_data(self, *args: Any, **kwargs: Any) -> Any:
+        """Values as the page takes them; where their files find no room, a sentence."""
+        try:
+            return await super().postprocess_data(*args, **kwargs)
+        except (OSError, ComponentProcessingError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            _log.warning("what was made cannot be shown: %s", cause)
+            told = f"This cannot be shown: {clearly(cause)}."
+            raise gr.Error(told, print_exception=False) from None
+
+
+def _only_uploads(block: Any, sent: Any) -> bool:
+    """Whether all files among what was sent to a part of the page were uploaded, and to a board."""
+    board = isinstance(block, Canvas)
+    return all(board and is_uploaded(path, block.GRADIO_CACHE) for path in files_in(sent))
 
 
 def lasting(page: gr.Blocks) -> frozenset[Path]:

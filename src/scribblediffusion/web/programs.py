@@ -12,8 +12,9 @@ from PIL import Image
 
 from scribblediffusion.errors import ScribbleError
 from scribblediffusion.settings import SKETCH_GUIDANCE
-from scribblediffusion.web.asking import away, visitor_of
+from scribblediffusion.web.asking import among, away, visitor_of
 from scribblediffusion.web.canvas import drawn
+from scribblediffusion.web.clearly import clearly
 from scribblediffusion.web.limits import Order, whole
 from scribblediffusion.web.painter import Painted
 from scribblediffusion.web.studio import Studio, new_seed
@@ -62,21 +63,18 @@ class Programs:
                     seed=new_seed() if seed is None or seed == -1 else whole("seed", seed),
                 ),
             )
-            job = self.studio.submit(visitor_of(request), order)
+            job = self.studio.submit(visitor_of(request), order, among(request))
             painted = await self._ended(job)
             self.studio.keep(painted)
             gif, analysis = await away(self.studio.drawing, self.studio.views, painted.run)
             entry = await away(self.studio.packing, self.studio.entry, painted.run)
-        except ScribbleError as error:
-            raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
-        pixels = painted.trace.picture
-        picture = None if pixels is None else Image.fromarray(pixels)
-        return (
-            picture,
-            cached(self.parts["gif"], gif),
-            cached(self.parts["analysis"], analysis),
-            entry,
-        )
+            pixels = painted.trace.picture
+            picture = None if pixels is None else Image.fromarray(pixels)
+            files = cached(self.parts["gif"], gif), cached(self.parts["analysis"], analysis)
+        except (ScribbleError, OSError) as error:
+            told = escape(clearly(error), quote=False)
+            raise gr.Error(told, print_exception=False) from None
+        return picture, *files, entry
 
     async def _ended(self, job: Job) -> Painted:
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.errors import InputError
+from scribblediffusion.gallery import default_root
 from scribblediffusion.web.limits import Limits
 
 if TYPE_CHECKING:
@@ -141,13 +142,14 @@ def _mount(app: FastAPI, blocks: Any, options: Options) -> None:
         css=page.css(),
         js=page.script(),
     )
+    blocks.has_launched = True  # before, Gradio checks no path: mounting alone does not say so
 
 
 def serve(options: Options) -> None:
     """Run the server until it is interrupted.
 
     Raises:
-        InputError: the port is taken, or may not be used.
+        InputError: the port is taken or may not be used, or the gallery may not be written to.
     """
     import uvicorn
 
@@ -159,6 +161,7 @@ def serve(options: Options) -> None:
             await super().shutdown(sockets)
 
     refuse_taken(options)
+    refuse_read_only(options)
     app = build(options)
     config = uvicorn.Config(
         app, options.host, options.port, log_level="warning", access_log=False,
@@ -185,6 +188,24 @@ def refuse_taken(options: Options) -> None:
                 f"cannot listen at {options.host}, port {options.port}: {error}; "
                 "try another with --port"
             ) from None
+
+
+def refuse_read_only(options: Options) -> None:
+    """Nothing, where runs can be kept: otherwise a picture would be lost once it is drawn.
+
+    Raises:
+        InputError: the gallery may not be written to.
+    """
+    root = options.gallery or default_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"no run can be kept in the gallery {root}: {error.strerror}; "
+            "choose another place with --gallery"
+        ) from None
 
 
 async def _sweep(folder: Path, seconds: float, lasting: Callable[[], Collection[Path]]) -> None:

@@ -101,8 +101,8 @@ class Studio:
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, visitor: str, order: Order) -> Job:
-        """Queue a run.
+    def submit(self, visitor: str, order: Order, among: str = "") -> Job:
+        """Queue a run of a visitor, counted among what he, or `among`, has under way.
 
         Raises:
             InputError: the order is out of the limits.
@@ -112,7 +112,7 @@ class Studio:
             raise InputError("the model must be named by its name, as text")
         if order.model not in self.models:
             order = dataclasses.replace(order, model=self._known(order.model))
-        return self.worker.submit(visitor, checked(order, self.limits))
+        return self.worker.submit(visitor, checked(order, self.limits), among)
 
     def _known(self, model: str) -> str:
         if model:
@@ -253,24 +253,30 @@ class Studio:
 
     def entry(self, run: Run) -> dict[str, Any]:
         """What the gallery says of a run: plain values, no path of this machine."""
-        record = run.record
-        settings = record.get("settings") or {}
-        steps = record.get("steps") or []
-        last = steps[-1].get("noise_remaining") if steps else None
+        settings = run.part("settings", dict)
         shown = ("num_inference_steps", "guidance_scale", "sketch_guidance_scale", "without")
+        told = {name: settings.get(name) for name in shown}
+        kept = {name: it for name, it in told.items() if isinstance(it, int | float | str)}
         return {
             "id": run.id,
             "prompt": run.prompt,
             "seed": run.seed,
             "created": run.created.isoformat(timespec="seconds"),
-            "complete": bool(record.get("complete", True)),
-            "steps_run": len(steps),
-            "noise_remaining_at_last_step": last,
-            "settings": {name: settings[name] for name in shown if name in settings},
+            "complete": bool(run.record.get("complete", True)),
+            "steps_run": len(run.part("steps", list)),
+            "noise_remaining_at_last_step": noise_left(run),
+            "settings": kept,
             "audit": str(self.trace(run).audit or "not captured"),
             "permalink": f"/?run={run.id}",
             "zip": f"/runs/{run.id}/run.zip",
         }
+
+
+def noise_left(run: Run) -> float | None:
+    """The share of noise at a run's last step, 0…1; None where its record tells none."""
+    steps = run.part("steps", list)
+    told = steps[-1].get("noise_remaining") if steps and isinstance(steps[-1], dict) else None
+    return told if isinstance(told, int | float) and 0 <= told <= 1 else None
 
 
 def _labelled(models: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -24,6 +24,8 @@ NOBODY = ""
 #: The token of a request without a cookie where the server answers this machine alone; given by the
 #: guard, which lets nobody bring it along.
 PROGRAM = "0" * 32
+#: The header in which the guard says from which address a request without a cookie came.
+NEW = "x-scribble-new"
 RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 #: Permalinks that are remembered for one visitor, and visitors that they are remembered for.

@@ -13,6 +13,7 @@ No state of torch leaves the thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -21,8 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from scribblediffusion.errors import ScribbleError
+from scribblediffusion.web.clearly import clearly
 
 _log = logging.getLogger(__name__)
+#: Seconds after which whoever waits is told the same again: only then does Gradio see who left.
+_PULSE = 3.0
 
 
 class Busy(ScribbleError):
@@ -71,10 +75,16 @@ News = Waiting | Running | Finished | Failed
 
 
 class Job:
-    """One run in the queue: of one visitor, stopped by setting `stop`."""
+    """One run in the queue: of one visitor, stopped by setting `stop`.
 
-    def __init__(self, visitor: str, order: Any) -> None:
-        self.visitor = visitor
+    Args:
+        visitor: whose run it will be.
+        order: what is asked for.
+        among: whose runs it is counted among; by default the visitor's.
+    """
+
+    def __init__(self, visitor: str, order: Any, among: str = "") -> None:
+        self.visitor, self.among = visitor, among or visitor
         self.order = order
         self.stop = threading.Event()
         self._state: News = Waiting(0)
@@ -105,13 +115,14 @@ class Job:
         return self._state
 
     async def news(self) -> AsyncIterator[News]:
-        """Snapshots as they come; ends after `Finished` or `Failed`."""
+        """Snapshots as they come, at times one again; ends after `Finished` or `Failed`."""
         wake = asyncio.Event()
         with self._lock:
             self._listener = (asyncio.get_running_loop(), wake)
         wake.set()
         while True:
-            await wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), _PULSE)
             wake.clear()
             state = self._state
             yield state
@@ -147,17 +158,17 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, name="scribble-model", daemon=True)
         self._thread.start()
 
-    def submit(self, visitor: str, order: Any) -> Job:
-        """Put a run into the queue.
+    def submit(self, visitor: str, order: Any, among: str = "") -> Job:
+        """Put a run into the queue; the arguments are those of a `Job`.
 
         Raises:
             Busy: there is no room for it.
         """
-        job = Job(visitor, order)
+        job = Job(visitor, order, among)
         with self._changed:
             if self._closed:
                 raise Busy("the studio is closing; start it again to draw on")
-            own = sum(j.visitor == visitor for j in self._jobs()) if visitor else 0
+            own = sum(j.among == job.among for j in self._jobs()) if job.among else 0
             if own >= self._mine:
                 raise Busy(
                     f"you have {own} pictures under way; wait for one, or stop it, then ask again"
@@ -222,7 +233,8 @@ class Worker:
             try:
                 job.tell(Finished(self._paint(job)))
             except ScribbleError as error:
-                job.tell(Failed(str(error)))
+                _log.info("a run came to nothing: %s", error)
+                job.tell(Failed(clearly(error)))
             except Exception:  # noqa: BLE001 (one bad run must not end the thread)
                 _log.exception("a run failed")
                 job.tell(Failed("something went wrong inside; the server's log says what"))

@@ -13,6 +13,8 @@
     else if (Date.now() - left > 1000 || !what.join(" ").includes("Connection errored out")) complain.apply(console, what);
   };
 
+  /** A sentence onto the status line. */
+  const refuse = (sentence) => document.dispatchEvent(new CustomEvent("studio-refused", { detail: sentence }));
   // A drawing is uploaded when it is needed. Where the server refuses it, Gradio's client throws what
   // it said, and catches it nowhere.
   const said = (body) => {
@@ -22,7 +24,7 @@
     const refused = /^HTTP (?:413|429|507): (.*)$/s.exec(event.reason?.message ?? "");
     if (!refused) return;
     event.preventDefault();
-    document.dispatchEvent(new CustomEvent("studio-refused", { detail: String(said(refused[1])) }));
+    refuse(String(said(refused[1])));
   });
 
   let last = "studio-board"; // the one that was pointed at or focused: its strokes are undone
@@ -87,13 +89,29 @@
   }, true);
 
   const fileField = () => document.querySelector("#studio-board input[type=file]");
-  /** A picture onto the board, as if its file had been chosen. */
-  const put = (picture) => {
+  let checked = null; // the event of a picture that this browser can read
+  /** A picture onto the board, as if its file had been chosen: Gradio clears the board before it reads it. */
+  const put = async (picture) => {
+    try {
+      (await createImageBitmap(picture)).close();
+    } catch {
+      return refuse("That file is no picture that this browser can read; give a PNG, JPEG or WebP.");
+    }
     const files = new DataTransfer(), field = fileField();
     files.items.add(picture);
     field.files = files.files;
-    field.dispatchEvent(new Event("change", { bubbles: true }));
+    checked = new Event("change", { bubbles: true });
+    field.dispatchEvent(checked);
   };
+  const brought = (event) => {
+    const files = (event.dataTransfer ?? event.target).files;
+    if (event === checked || !files?.length || !fileField() || !event.target.closest("#studio-board")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    put(files[0]);
+  };
+  document.addEventListener("change", brought, true);
+  document.addEventListener("drop", brought, true);
   document.addEventListener("paste", (event) => {
     const image = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
     // Tables and documents bring a picture of their text along: a field takes the text.
@@ -130,7 +148,10 @@
   };
   document.addEventListener("click", (event) => {
     const lens = document.getElementById("studio-lens"), at = (button) => event.target.closest?.(button);
-    if (at("#studio-upload")) fileField()?.click();
+    if (at("#studio-upload") && fileField()) {
+      fileField().value = ""; // so that the same file can be chosen again
+      fileField().click();
+    }
     if (at("#studio-camera")) view(lens);
     if (at("#studio-lens [data-does=take]")) take(lens);
     if (at("#studio-lens [data-does=leave]")) lens.close();

@@ -46,7 +46,7 @@ function card(run) {
 }
 function show() {
   const now = props.value;
-  if (!now) return;
+  if (!now?.runs) return; // until its tab is opened, Gradio may hold an update without a value for it
   if (now.message) { // nothing was changed
     removed.clear();
     next = null;
