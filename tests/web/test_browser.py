@@ -56,6 +56,7 @@ def test_draw_generate_and_read_why(opened: Opened) -> None:
     opened.status(f"Seed {seed.input_value()}.")
 
 
+@pytest.mark.long
 def test_without_a_word_at_the_same_seed(opened: Opened) -> None:
     page = opened.page
     opened.draw_circle()
@@ -72,6 +73,7 @@ def test_without_a_word_at_the_same_seed(opened: Opened) -> None:
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a apple", timeout=PATIENCE)
 
 
+@pytest.mark.long
 def test_without_a_stroke_at_the_same_seed(opened: Opened) -> None:
     page = opened.page
     page.get_by_role("button", name=APPLE).click()
@@ -94,6 +96,7 @@ def test_without_a_stroke_at_the_same_seed(opened: Opened) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_run_of_the_gallery_is_compared(opened: Opened) -> None:
     page = opened.page
     for prompt in ("a blue kite", "a green cup"):
@@ -109,6 +112,7 @@ def test_a_run_of_the_gallery_is_compared(opened: Opened) -> None:
     expect(prompts).to_contain_text("a blue kite")
 
 
+@pytest.mark.long
 def test_one_that_waits_is_stopped(chromium, served: Served, opened: Opened) -> None:
     second = Opened(chromium, served.url)
     with served.slow():
@@ -125,6 +129,7 @@ def test_one_that_waits_is_stopped(chromium, served: Served, opened: Opened) -> 
     second.close()
 
 
+@pytest.mark.long
 def test_errors_are_sentences_on_the_page(opened: Opened) -> None:
     opened.generate("", 2)
     opened.status("draw something, or write a prompt")
@@ -134,6 +139,7 @@ def test_errors_are_sentences_on_the_page(opened: Opened) -> None:
     expect(opened.page.get_by_role("button", name="Generate")).to_be_enabled()
 
 
+@pytest.mark.long
 def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script> ${alert(3)} {{value}}"
     opened.generate(evil, 2)
@@ -158,6 +164,7 @@ def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served
     assert opened.page.locator("img[src='x']").count() == 0
 
 
+@pytest.mark.long
 def test_a_page_that_is_left_while_it_waits_says_no_error(opened: Opened, served: Served) -> None:
     opened.page.route("**/queue/data*", lambda route: None)  # answers never come
     for _ in range(3):
@@ -166,6 +173,7 @@ def test_a_page_that_is_left_while_it_waits_says_no_error(opened: Opened, served
     opened.page.unroute_all(behavior="ignoreErrors")
 
 
+@pytest.mark.long
 def test_gallery_search_open_delete_undo(opened: Opened) -> None:
     page = opened.page
     for prompt in ("a blue kite", "a green cup"):
@@ -199,6 +207,7 @@ def test_gallery_search_open_delete_undo(opened: Opened) -> None:
     opened.status("Opened")
 
 
+@pytest.mark.long
 def test_another_visitor_sees_nothing_of_it(chromium, served: Served, opened: Opened) -> None:
     opened.generate("a secret hat", 2)
     opened.status("Done. Seed")
@@ -332,6 +341,7 @@ def test_a_phone(chromium, served: Served) -> None:
     opened.close()
 
 
+@pytest.mark.long
 def test_white_board_and_black_ink_in_the_dark(chromium, served: Served) -> None:
     opened = Opened(chromium, served.url, theme="dark")
     opened.draw_circle()

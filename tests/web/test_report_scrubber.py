@@ -17,7 +17,7 @@ from scribblediffusion.view.heatmap import HeatStyle
 from scribblediffusion.view.report import save_report
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 GRID = 8
 #: The colour in the middle of each place of the map.
 MIDDLES = """grid => {
