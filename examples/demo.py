@@ -38,4 +38,4 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]), sys.argv[2])
     else:
         prompts = json.loads((SKETCHES / "prompts.json").read_text(encoding="utf-8"))
-        main(SKETCHES / "mushroom.png", prompts["mushroom.png"])
+        main(SKETCHES / "sun-and-cloud.png", prompts["sun-and-cloud.png"])

@@ -166,6 +166,19 @@ def test_a_region_of_the_sketch_shows_its_map_and_what_is_drawn(page, real):
     expect(page.locator(".cells button")).to_have_count(9)
 
 
+def test_the_drawing_stays_where_it_is_while_its_regions_are_read(page):
+    """What is told of a region has more lines or fewer; what is pointed at must not move with it."""
+    heights = set()
+    page.mouse.move(2, 2)
+    at_rest = page.locator(".cells").bounding_box()
+    for number in (0, 10, 20, 35, 44):
+        region(page, number).hover()
+        is_mapped(page)
+        heights.add(page.locator(".about").bounding_box()["height"])
+        assert page.locator(".cells").bounding_box() == at_rest
+    assert len(heights) > 1
+
+
 def test_a_click_keeps_and_escape_frees(page):
     word(page, "apple").click()
     is_kept(page, "apple")

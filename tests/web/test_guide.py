@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"
 #: More where the pictures are for the guide.
 STEPS = 12 if os.environ.get("SCREENSHOTS") else 4
-MUSHROOM = "Begin with a drawing: a red mushroom on a green background"
+SAILBOAT = "Begin with a drawing: a red sailboat on a blue background"
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,9 @@ def shoot(opened: Opened, folder: Path, name: str) -> None:
 
 
 def begin(opened: Opened, steps: int) -> None:
-    opened.page.get_by_role("button", name=MUSHROOM).click()
+    opened.page.get_by_role("button", name=SAILBOAT).click()
     prompt = opened.page.get_by_label("Prompt", exact=True)
-    expect(prompt).to_have_value("a red mushroom on a green background")
+    expect(prompt).to_have_value("a red sailboat on a blue background")
     opened.page.wait_for_timeout(1000)
     opened.page.get_by_label("Seed", exact=True).fill("7")
     opened.set_steps(steps)
@@ -64,17 +64,17 @@ def test_the_guide_step_by_step(chromium, shipped: Served, shots: Path) -> None:
     explorer = page.locator("#studio-explorer")
     shoot(opened, shots, "light")
     words = explorer.get_by_role("group", name=re.compile("^Words"))
-    words.get_by_role("button", name=re.compile("^mushroom")).first.click()
-    expect(explorer.locator(".title")).to_contain_text("mushroom")
+    words.get_by_role("button", name=re.compile("^sailboat")).first.click()
+    expect(explorer.locator(".title")).to_contain_text("sailboat")
     shoot(opened, shots, "word")
     picture = explorer.locator(".stage.picture")
     box = picture.bounding_box()
     picture.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.35})
     expect(explorer.locator(".heard-words li").first).to_be_visible()
     shoot(opened, shots, "place")
-    words.get_by_role("button", name=re.compile("^green")).first.click()
+    words.get_by_role("button", name=re.compile("^blue")).first.click()
     explorer.locator("button.without").first.click()
-    opened.status("Drawn again without the word “green”")
+    opened.status("Drawn again without the word “blue”")
     page.locator("#studio-compare").scroll_into_view_if_needed()
     page.locator("#studio-compare").evaluate("node => node.scrollIntoView()")
     shoot(opened, shots, "compare")
@@ -95,7 +95,7 @@ def test_other_looks(chromium, shipped: Served, shots: Path, name: str) -> None:
     begin(opened, STEPS)
     explorer = opened.page.locator("#studio-explorer")
     words = explorer.get_by_role("group", name=re.compile("^Words"))
-    words.get_by_role("button", name=re.compile("^mushroom")).first.click()
+    words.get_by_role("button", name=re.compile("^sailboat")).first.click()
     if name == "phone":
         explorer.evaluate("node => node.scrollIntoView()")
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 360

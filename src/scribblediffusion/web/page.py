@@ -212,7 +212,7 @@ def _left(studio: Studio) -> dict[str, Any]:
     made["starters"] = parts.starter_strip(starters(), elem_id="studio-starters")
     made["prompt"] = gr.Textbox(
         label="Prompt",
-        placeholder="What is it? For instance: a red mushroom on a green background",
+        placeholder="What is it? For instance: a red sailboat on a blue background",
         max_length=limits.prompt,
         lines=2,
         max_lines=4,
