@@ -1,7 +1,7 @@
 # make demo    a sketch and a prompt become a picture, with the attention that made it
 # make app     the studio in the browser (PORT=7860)
-# make test    the tests, but for the long ones in the browser
-# make long    those
+# make test    the tests, but for the long ones
+# make long    those: boards, logins, gallery and guide in the browser, trainings, evaluations, a crowd
 # make check   style, types and the rules of the rooms
 # make bench   the benchmarks
 # make setup   only set up .venv, for development
@@ -27,14 +27,15 @@ app: .venv/.ready-web
 
 test: .venv/.ready-dev
 ifeq ($(ARGS),)
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (browser and slow)"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "not (long or (browser and slow))"
 	$(BROWSE) -m "browser and slow and not long" # alone: they need both cores
 else
 	$(RUN) -m pytest $(ARGS)
 endif
 
 long: .venv/.ready-dev
-	$(BROWSE) -m long
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m "long and not browser"
+	$(BROWSE) -m "long and browser"
 
 check: .venv/.ready-dev
 	$(RUN) -m ruff check .

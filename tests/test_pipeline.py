@@ -183,7 +183,12 @@ def test_companions_do_not_change_a_picture(pipe):
 
 
 @pytest.mark.parametrize(
-    "dials", [(3.0, 1.5), (3.0, 1.0), (1.0, 1.5), (1.0, 1.0), (2.0, 2.0), (0.0, 0.7)]
+    "dials",
+    [(3.0, 1.5)]
+    + [
+        pytest.param(dials, marks=pytest.mark.long)
+        for dials in ((3.0, 1.0), (1.0, 1.5), (1.0, 1.0), (2.0, 2.0), (0.0, 0.7))
+    ],
 )
 def test_companions_of_any_kind_do_not_change_a_picture(pipe, dials):
     """With words, ink, both or neither: the same bits as beside one of its own kind."""

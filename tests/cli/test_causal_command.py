@@ -25,6 +25,7 @@ def drawn(scribble, tmp_path):
     return next(line.split()[1] for line in done.out.splitlines() if line.startswith("run "))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_word_and_the_longest_stroke(scribble, drawn, tmp_path):
     done = scribble("explain", drawn, "--causal")
@@ -42,6 +43,7 @@ def test_every_word_and_the_longest_stroke(scribble, drawn, tmp_path):
         assert picture.width > 800
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_word_one_region_and_what_cannot_be(scribble, refused, drawn, tmp_path):
     done = scribble(
@@ -83,6 +85,7 @@ def test_what_does_not_go_together_is_refused_before_a_model_is_loaded(
     assert says in refused("explain", run.id, *options)
 
 
+@pytest.mark.long
 def test_the_report_as_json_and_as_text(scribble, gallery, small, tmp_path):
     scribble("draw", "-", "a cat and a kite", "--steps", 1, "--seed", 3, "--model", small)
     (run,) = gallery

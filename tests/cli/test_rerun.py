@@ -56,9 +56,12 @@ def test_a_drawn_run_is_repeated_bit_for_bit(scribble, gallery, model, drawing, 
 
 
 def test_where_the_picture_cannot_be_written_the_drawn_run_is_kept(
-    scribble, gallery, model, drawing, tmp_path
+    scribble, gallery, model, drawing, monkeypatch
 ):
-    (tmp_path / "out.png").mkdir()
+    def fails(*_):
+        raise OSError(28, "No space left on device", "out.png")
+
+    monkeypatch.setattr("scribblediffusion.cli.draw.write_picture", fails)
     done = scribble("draw", drawing, "a cat", "--steps", 1, "--model", model, "--output", "out.png")
     assert done.status == 1
     assert [run.prompt for run in gallery] == ["a cat"]

@@ -67,6 +67,7 @@ def done(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on_to_the_same_records(done):
     torn, whole = done
@@ -77,6 +78,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_records(done):
         run(torn, scenes=4, steps=3, progress=bar())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_records_of_other_questions_are_not_gone_on_with(done, tmp_path):
     _, whole = done
@@ -100,6 +102,7 @@ def test_the_page_asks_for_every_part_once():
     assert sorted(asked) == sorted(account.BLOCKS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_tables_plots_and_page(done, tmp_path):
     folder, _ = done
@@ -127,6 +130,7 @@ def test_tables_plots_and_page(done, tmp_path):
         account.write(evidence, page)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_page_shows_every_picture_that_is_written_once_and_no_other(done, tmp_path):
     folder, _ = done

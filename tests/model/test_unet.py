@@ -70,6 +70,7 @@ def test_same_bits_at_any_row(batch):
     assert all(torch.equal(out[0], row) for row in out[1:])
 
 
+@pytest.mark.long
 def test_saved_and_loaded_in_a_new_process_gives_the_same_bits(tmp_path):
     unet = small_unet()
     unet.save_pretrained(tmp_path / "unet")

@@ -42,6 +42,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path):
         assert torch.equal(value, again.average.state_dict()[name]), name
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_train_one_autoencoder(data, tmp_path):
     """Each sees crops and noise of its own, both end with the same weights, and one writes."""
@@ -84,6 +85,7 @@ def test_previews_come_to_look_like_pictures_and_nothing_else_changes():
     assert all(name.startswith("preview_") for name in changed)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_begins_with_the_shipped_autoencoder_and_keeps_its_latents(
     tmp_path, monkeypatch

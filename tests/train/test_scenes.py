@@ -42,6 +42,7 @@ def test_what_each_split_may_show(split):
             assert not any(p.thing.pair_held_out(p.named) for p in named)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_held_out_drawing_is_shown_as_another_object():
     """The list names each held-out drawing whose lines another object has within a pixel in 96."""

@@ -148,6 +148,7 @@ def test_a_shard_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.npz"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_from_scenes_to_weights_with_the_shipped_autoencoder(scribble, tmp_path, monkeypatch):
     draw = export.sample_sheet
@@ -173,6 +174,7 @@ def test_a_sheet_that_fails_does_not_end_the_run(scribble, monkeypatch, caplog, 
     assert checkpoint.exists(tmp_path / "denoiser")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("shard")
 def test_the_same_call_again_does_what_is_left(scribble, tmp_path):

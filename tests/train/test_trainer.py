@@ -126,6 +126,7 @@ def test_few_scenes_of_one_object_are_used(shard):
     assert len(chosen(shard, 1.0, 0)) == 6
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(shard, tmp_path):
     whole = begun(shard)
@@ -218,6 +219,7 @@ def test_a_checkpoint_of_other_settings_is_refused(shard, tmp_path):
         Trainer(RECIPE, shard, seed=1, cpu=True).load(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_new_leg_begins_from_the_average_alone(shard, tmp_path):
     last = begun(shard)
@@ -250,6 +252,7 @@ def test_reports_say_how_it_goes(shard):
     assert "images/s" in str(reports[-1])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_devices_train_one_model(shard, tmp_path):
     """Each sees scenes and noise of its own, and both end with the same weights."""

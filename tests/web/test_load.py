@@ -45,6 +45,7 @@ async def crowd(url: str) -> list[str]:
         return await asyncio.gather(*(ask(client, url, n) for n in range(CLIENTS)))
 
 
+@pytest.mark.long
 def test_fifty_clients(tmp_path: Path) -> None:
     with Served(tmp_path, free_port(), "small", "full") as served:
         process = psutil.Process(served.process.pid)

@@ -213,6 +213,7 @@ def test_schemathesis_finds_nothing(served: Served, run: str, there: bool) -> No
     assert count == 7
 
 
+@pytest.mark.long
 def test_logging_in_is_asked_for(tmp_path: Path) -> None:
     with Served(tmp_path, free_port(), "small", "auth") as served:
         assert httpx.get(served.url + "gradio_api/info").status_code == 401
@@ -227,6 +228,7 @@ def test_logging_in_is_asked_for(tmp_path: Path) -> None:
             assert ada.get(run).status_code == 404
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is the loopback on Linux alone")
 def test_a_server_before_it_as_the_guide_has_it(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "studio.md").read_text(encoding="utf-8")
@@ -331,6 +333,7 @@ def test_the_config_names_no_place_of_this_machine(served: Served) -> None:
     assert json.loads(config)["title"] == "ScribbleDiffusion"
 
 
+@pytest.mark.long
 def test_a_server_that_stops_ends_what_pages_listen_to(tmp_path: Path) -> None:
     """Interrupted with a page open, it says nothing: no traceback of a broken stream."""
     server = Served(tmp_path / "g", free_port(), "small").start()
