@@ -370,6 +370,7 @@ def test_half_precision_draws_too(dtype):
     assert draw(pipe, sketch=drawing()).shape == (1, 256, 256, 3)
 
 
+@pytest.mark.long
 def test_saved_and_loaded_in_a_new_process_draws_the_same_bits(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "saved")
     drawing().save(tmp_path / "sketch.png")

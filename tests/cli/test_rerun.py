@@ -107,6 +107,7 @@ def other_drawing(tmp_path):
         (["sketch.png"], "mask.png"),
     ],
 )
+@pytest.mark.long
 def test_a_trace_alone_holds_all_that_its_pictures_were_made_of(
     scribble, gallery, model, drawing, tmp_path, monkeypatch, sketches, masks
 ):

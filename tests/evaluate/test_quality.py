@@ -104,6 +104,7 @@ def test_the_floor_is_the_picture_of_another_scene(pipe, tmp_path):
     assert set(found) == {"model", "ceiling", "floor"}
 
 
+@pytest.mark.long
 def test_the_report_is_written_and_says_what_misses_its_aim(model, bar, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "STEPS", 1)
     said = []
@@ -191,6 +192,7 @@ def test_a_sheet_shows_every_caption_whole():
     assert report.sheet(one + two).height == low.height + high.height - 2 * 48 + 30
 
 
+@pytest.mark.long
 def test_dials_are_tried_on_the_same_scenes_and_ranked(model, bar, tmp_path):
     said = []
     given = {

@@ -31,6 +31,7 @@ def run_script(*arguments):
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("doing", "least"), [("add", 40), ("import", 30), ("attach", 20),
                                               ("delete", 10), ("list", 4), ("staged", 45),
                                               ("restore", 8), ("empty", 8),

@@ -239,6 +239,7 @@ def test_more_scenes_are_asked_for_than_there_are(shard):
         Trainer(Recipe(), shard, cpu=True)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_reports_say_how_it_goes(shard):
     reports = []

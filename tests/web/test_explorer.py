@@ -167,7 +167,7 @@ def test_a_region_of_the_sketch_shows_its_map_and_what_is_drawn(page, real):
 
 
 def test_the_drawing_stays_where_it_is_while_its_regions_are_read(page):
-    """What is told of a region has more lines or fewer; what is pointed at must not move with it."""
+    """What is told of a region has more lines or fewer; what is pointed at must not move."""
     heights = set()
     page.mouse.move(2, 2)
     at_rest = page.locator(".cells").bounding_box()
