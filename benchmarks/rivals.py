@@ -60,6 +60,7 @@ def run(script: str, arguments: list[str]) -> int:
     there = [str(packages_of(rival)) for rival in installed()]
     if not there:
         print("no rival is installed; run this file without arguments first")
+        return 2
     paths = os.pathsep.join([*there, *filter(None, [os.environ.get("PYTHONPATH")])])
     quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     python = [sys.executable, "-W", "ignore::FutureWarning", str(Path(__file__).parent / script)]
