@@ -34,7 +34,7 @@ else
 endif
 
 long: .venv/.ready-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m "long and not browser"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "long and not browser"
 	$(BROWSE) -m "long and browser"
 
 check: .venv/.ready-dev
