@@ -43,6 +43,15 @@ def begun(shard, **options):
     return trainer
 
 
+def two_steps_on(shard, folder):
+    """A run that has made two steps, and kept them."""
+    trainer = begun(shard)
+    for _ in range(2):
+        trainer.run_step()
+    trainer.save(folder)
+    return trainer
+
+
 def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
@@ -129,10 +138,7 @@ def test_few_scenes_of_one_object_are_used(shard):
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(shard, tmp_path):
-    whole = begun(shard)
-    for _ in range(2):
-        whole.run_step()
-    whole.save(tmp_path)
+    whole = two_steps_on(shard, tmp_path)
     whole.run_step()
     again = Trainer(RECIPE, shard, cpu=True)
     again.load(tmp_path)
@@ -222,10 +228,7 @@ def test_a_checkpoint_of_other_settings_is_refused(shard, tmp_path):
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_new_leg_begins_from_the_average_alone(shard, tmp_path):
-    last = begun(shard)
-    for _ in range(2):
-        last.run_step()
-    last.save(tmp_path)
+    last = two_steps_on(shard, tmp_path)
     leg = Trainer(replace(RECIPE, rate=5e-4), shard, seed=3, cpu=True)
     leg.begin(tmp_path)
     assert leg.step == leg.minutes == 0

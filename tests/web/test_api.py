@@ -231,7 +231,7 @@ def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> Non
         if asked.status_code == 200:
             told = httpx.get(f"{call}/{asked.json()['event_id']}", timeout=60).text
             assert "Traceback" not in told
-            assert other is not half or place != 1 or "half of a sign" in told
+            assert other is not half or place != 1 or "half of a character" in told
             assert "event: complete" in told or re.search(r'"[^"]{20,}', told), (other, told)
 
 

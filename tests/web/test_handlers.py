@@ -548,7 +548,7 @@ def test_who_brings_no_cookie_is_counted_by_address() -> None:
 
 @pytest.mark.parametrize("prompt", ["a cat \ud83d", "\udc00"])
 def test_half_a_sign_is_a_sentence(prompt: str) -> None:
-    with pytest.raises(PromptError, match="half of a sign"):
+    with pytest.raises(PromptError, match="half of a character"):
         checked(Order(prompt, None, 2, 3.0, 1.5, 7), Limits())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.cli.capture import OURS
-from scribblediffusion.cli.explain import as_json
+from scribblediffusion.cli.explain import REGION, as_json
 from scribblediffusion.cli.progress import progress, quiet_loading
 from scribblediffusion.cli.rerun import Recipe, compared, pictures_of
 from scribblediffusion.cli.source import find_run
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from scribblediffusion.evaluate.edits import Edit
     from scribblediffusion.sketch import Sketch
 
-_REGION = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*")
 #: How much a grey value may differ between a picture in a batch and the same one alone.
 ROUNDING = 2
 #: What the report gives of each edit, in the order of `_numbers`.
@@ -229,7 +228,7 @@ def _region_erased(prompt: str, sketch: Sketch | None, named: str) -> Edit:
     from scribblediffusion.evaluate.edits import erasure
     from scribblediffusion.sketch import REGIONS
 
-    found = _REGION.fullmatch(named)
+    found = REGION.fullmatch(named)
     region: Region | None = next(
         (
             r

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from scribblediffusion.cli.source import Source
     from scribblediffusion.visualizer import AttentionVisualizer
 
-_REGION = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*")
+#: How `--region` names one: level, row and column.
+REGION = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*")
 _NUMBERED = re.compile(r"(.+?)\s*\((\d+)\)")
 
 
@@ -198,7 +199,7 @@ def _subject(trace: AttentionTrace, word: str | None, region: str | None) -> Sub
 def _region(trace: AttentionTrace, text: str) -> Any:
     from scribblediffusion.sketch import Region
 
-    found = _REGION.fullmatch(text)
+    found = REGION.fullmatch(text)
     if found is None:
         raise InputError(
             f"--region {text!r}: write level:row,column, for instance 8:0,3 for row 0, column 3 "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scribblediffusion.errors import PromptError, SettingError, SketchError
+from scribblediffusion.settings import check_prompts
 from scribblediffusion.sketch import Sketch
 
 
@@ -93,8 +94,7 @@ def checked(order: Order, limits: Limits) -> Order:
             f"the prompt has {len(order.prompt)} characters, and at most {limits.prompt} are read; "
             "make it shorter"
         )
-    if not _written(order.prompt):
-        raise PromptError("the prompt holds half of a sign (a surrogate alone); write it anew")
+    check_prompts(order.prompt)
     if order.sketch is None and not order.prompt.strip():
         raise SketchError("there is nothing to go by yet: draw something, or write a prompt")
     _whole("steps", order.steps, 1, limits.steps)
@@ -102,15 +102,6 @@ def checked(order: Order, limits: Limits) -> Order:
     _number("guidance of the sketch", order.sketch_guidance, limits.guidance)
     _whole("seed", order.seed, 0, 2**63 - 1)
     return order
-
-
-def _written(text: str) -> bool:
-    """Whether a text can be written out, as halves of signs cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def whole(name: str, value: Any) -> int:
