@@ -250,6 +250,17 @@ def test_stop_midway_keeps_the_picture_and_its_attention(chromium, served: Serve
     second.close()
 
 
+@pytest.mark.long
+def test_a_slow_page_shows_every_output(opened: Opened) -> None:
+    # What is sent to a part that the page is still setting up is lost: they stand ready, hidden.
+    slowly = opened.context.new_cdp_session(opened.page)
+    slowly.send("Emulation.setCPUThrottlingRate", {"rate": 10})
+    opened.generate("a red apple", 2)
+    opened.status("Done. Seed")
+    for output in ("picture", "gif", "analysis"):
+        expect(opened.page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
+
+
 def test_a_permalink_survives_a_restart(chromium, served: Served) -> None:
     opened = Opened(chromium, served.url)
     opened.page.get_by_role("button", name=APPLE).click()

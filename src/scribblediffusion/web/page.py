@@ -299,7 +299,8 @@ def _right(does: Handlers) -> dict[str, Any]:
         gr.HTML("<h2>Compared</h2>", js_on_load=None)
         made["comparison"] = comparison(elem_id="studio-comparison")
         made["other"] = gr.Button("Explore the new one", size="sm", elem_id="studio-other")
-    with gr.Column(visible=False, elem_id="studio-outputs") as made["outputs_part"]:
+    # Hidden, not absent: a page that is still setting a part up loses what it is sent meanwhile.
+    with gr.Column(visible="hidden", elem_id="studio-outputs") as made["outputs_part"]:
         gr.HTML("<h2>To keep</h2>", js_on_load=None)
         with gr.Row():
             made["picture"] = _file("Picture", "studio-picture", format="png")
