@@ -91,6 +91,18 @@ def test_an_interrupted_evaluation_goes_on_with_the_same_result(pipe, tmp_path):
     assert names == [f"{i:04d}.png" for i in range(5)]
 
 
+def test_a_picture_that_a_sheet_needs_is_drawn_again_and_its_scores_stay(pipe, tmp_path):
+    records = measure(pipe, make, 4, tmp_path, "test", batch=2, **ONE_STEP)
+    files = [quality.picture_file(tmp_path, "test", number) for number in (0, 3)]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert measure(pipe, make, 4, tmp_path, "test", batch=2, shown=2, **ONE_STEP) == records
+    assert files[0].read_bytes() == before[0]
+    assert not files[1].exists()
+    assert len((tmp_path / "test.jsonl").read_text().splitlines()) == 4
+
+
 def test_the_floor_is_the_picture_of_another_scene(pipe, tmp_path):
     records = measure(pipe, make, 2, tmp_path, "test", **ONE_STEP)
     pictures = draw(pipe, [make(0), make(1)], quality.SEED, **ONE_STEP)

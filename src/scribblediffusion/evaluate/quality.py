@@ -175,6 +175,7 @@ def measure(
     name: str,
     *,
     batch: int = 8,
+    shown: int = 0,
     on_scenes: Callable[[int], None] = lambda _: None,
     **dials: Any,
 ) -> list[dict[str, Any]]:
@@ -187,6 +188,7 @@ def measure(
         folder: holds `<name>.jsonl` and `pictures/<name>/<number>.png`.
         name: of this set of scenes.
         batch: scenes drawn at once.
+        shown: how many of the first pictures must be there; one that is not is drawn again.
         on_scenes: told how many more scenes are done.
         **dials: passed to the pipeline.
 
@@ -194,11 +196,16 @@ def measure(
         One record a scene, in order: its number and caption, and its `Score` under each of `KINDS`.
     """
     lines = Lines(folder / f"{name}.jsonl")
-    on_scenes(sum(number in lines.found for number in range(count)))
-    pipe.set_progress_bar_config(disable=True)
     (folder / PICTURES / name).mkdir(parents=True, exist_ok=True)
+
+    def lacks(number: int) -> bool:
+        is_lost = number < shown and not picture_file(folder, name, number).is_file()
+        return is_lost or number not in lines.found
+
+    on_scenes(sum(not lacks(number) for number in range(count)))
+    pipe.set_progress_bar_config(disable=True)
     for numbers in batches(count, batch):
-        missing = [number for number in numbers if number not in lines.found]
+        missing = [number for number in numbers if lacks(number)]
         if not missing:
             continue
         scenes = [make(number) for number in numbers]
@@ -207,9 +214,10 @@ def measure(
             if number not in missing:
                 continue
             Image.fromarray(pictures[row]).save(picture_file(folder, name, number))
-            shown = pictures[row], through_autoencoder(pipe, one), pictures[row - 1]
-            scores = {k: asdict(score(p, one)) for k, p in zip(KINDS, shown, strict=True)}
-            lines.add({"scene": number, "caption": one.caption} | scores)
+            if number not in lines.found:
+                beside = pictures[row], through_autoencoder(pipe, one), pictures[row - 1]
+                scores = {k: asdict(score(p, one)) for k, p in zip(KINDS, beside, strict=True)}
+                lines.add({"scene": number, "caption": one.caption} | scores)
             on_scenes(1)
     return lines.first(count)
 

@@ -58,21 +58,23 @@ STEPS = 20
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown: for each set of scenes its sheet of pictures and a table.
+    """The report as Markdown: for each set of scenes its sheet of pictures and a table."""
+    parts = []
+    for name, found in report.items():
+        parts += [f"### {name}: {SETS.get(name, name)}", "", f"![Samples]({name}.png)", ""]
+        parts += [set_table(name, found)]
+    return "\n".join(parts)
+
+
+def set_table(name: str, found: dict[str, Any]) -> str:
+    """The figures of one set of scenes as a Markdown table.
 
     Every figure says of how many it is, with its 95 % interval for drawing other scenes, and one
     that misses its aim by how much.
     """
-    parts = []
-    for name, found in report.items():
-        parts += [f"### {name}: {SETS.get(name, name)}", "", f"![Samples]({name}.png)", ""]
-        parts += [
-            "| figure | model | aim | ceiling | floor |",
-            "| --- | ---: | ---: | ---: | ---: |",
-        ]
-        parts += [_row(name, figure, label, found) for figure, label in FIGURES.items()]
-        parts.append("")
-    return "\n".join(parts)
+    rows = [_row(name, figure, label, found) for figure, label in FIGURES.items()]
+    head = ["| figure | model | aim | ceiling | floor |", "| --- | ---: | ---: | ---: | ---: |"]
+    return "\n".join([*head, *rows, ""])
 
 
 def places(found: dict[str, dict[str, Any]]) -> str:
@@ -211,7 +213,7 @@ def _drawn(
     def measured(part: str, make: Callable[[int], Scene], count: int) -> list[dict[str, Any]]:
         bar.update(task, description=f"Drawing held-out scenes: {part}")
         return measure(
-            pipe, make, count, folder, part,
+            pipe, make, count, folder, part, shown=SAMPLES if part in sets else 0,
             on_scenes=lambda more: bar.update(task, advance=more), **dials,
         )  # fmt: skip
 
