@@ -322,3 +322,14 @@ def test_threads_share_a_gallery(gallery, trace):
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(12)))
     assert len(Gallery(gallery.root)) == 12
+
+
+def test_a_place_is_prepared_before_anything_is_drawn(tmp_path):
+    made = Gallery(tmp_path / "new" / "gallery")
+    made.prepare()
+    assert made.root.is_dir()
+    assert len(made) == 0
+    assert not [path for path in (made.root / ".tmp").iterdir() if path.is_dir()]
+    (tmp_path / "file").touch()
+    with pytest.raises(GalleryError, match="cannot keep runs in"):
+        Gallery(tmp_path / "file" / "gallery").prepare()

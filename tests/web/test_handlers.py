@@ -41,7 +41,7 @@ from scribblediffusion.web.outgoing import write_zip
 from scribblediffusion.web.page import Page
 from scribblediffusion.web.painter import Painted
 from scribblediffusion.web.sentences import said
-from scribblediffusion.web.server import Options, refuse_read_only, serve
+from scribblediffusion.web.server import Options, serve
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio
 from scribblediffusion.web.visitors import COOKIE, NOBODY, Visitors, digest, new_token
@@ -572,7 +572,5 @@ def test_plain_files_of_a_folder_alone_are_uploads(tmp_path) -> None:
 def test_a_gallery_without_room_is_told_before_the_studio_starts(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
     for place in (tmp_path / "file", tmp_path / "file" / "gallery"):
-        with pytest.raises(InputError, match="no run can be kept in the gallery"):
+        with pytest.raises(GalleryError, match=r"not a gallery|cannot keep runs in"):
             serve(Options(port=free_port(), gallery=place))
-    refuse_read_only(Options(gallery=tmp_path / "new"))
-    assert list((tmp_path / "new").iterdir()) == []

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scribblediffusion.cli.pictures import check_gallery
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.errors import InputError
 
@@ -53,6 +54,7 @@ def app(
         note = "whoever reaches this machine can draw; --auth asks for a password"
         typer.echo(f"scribble: {note}", err=True)
     refuse_taken(options)
+    check_gallery(gallery)
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"http://{shown}:{port}/")
     serve(options)

@@ -45,18 +45,12 @@ def check_gallery(root: Path | None) -> None:
     Raises:
         InputError: it is no folder, cannot be made, or may not be written to.
     """
-    from scribblediffusion.gallery import Gallery, durable
-    from scribblediffusion.gallery.store import default_root
+    from scribblediffusion.gallery import Gallery
 
-    root = default_root() if root is None else root
     try:
-        with durable.private_folder(Gallery(root).root):
-            pass
+        Gallery(root).prepare()
     except GalleryError as error:
-        raise InputError(f"--gallery {error}") from None
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise InputError(f"--gallery {root}: nothing can be kept ({why}); name another") from error
+        raise InputError(f"--gallery: {error}") from error
 
 
 def write_picture(path: Path, picture: np.ndarray | Image.Image, prompt: str, seed: object) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from scribblediffusion.cli.capture import OURS, captured
 from scribblediffusion.cli.painting import paint
+from scribblediffusion.cli.pictures import check_gallery
 from scribblediffusion.cli.source import RUN_HELP, GalleryRoot, find_run
 from scribblediffusion.cli.terminal import say
 from scribblediffusion.errors import InputError
@@ -94,6 +95,7 @@ def rerun(
     before = pictures_of(kept)
     recipe = Recipe.of(kept, model)
     sketches = kept.sketches()
+    check_gallery(gallery)
     trace = _repeated(recipe, sketches)
     settings = {"model": recipe.model, "rerun_of": kept.id}
     new = kept_in.add(trace, sketch=sketches[0], settings=settings)

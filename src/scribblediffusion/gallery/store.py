@@ -65,7 +65,9 @@ class Gallery:
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root).expanduser().absolute() if root is not None else default_root()
         self._index = Index(self.root)
-        if self.root.exists() and not self.root.is_dir():
+        with durable.told_clearly(f"look into {self.root}"):
+            is_there = self.root.exists()
+        if is_there and not self.root.is_dir():
             raise GalleryError(f"{self.root} is a file, not a gallery; name a folder")
         with contextlib.suppress(OSError):  # a gallery that may only be read is fine
             self._sweep()
@@ -77,6 +79,15 @@ class Gallery:
         return self.list(size=1).total
 
     # --- put in ---------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """See that runs can be kept, before anything is drawn; makes the folder if there is none.
+
+        Raises:
+            GalleryError: it cannot be made, or may not be written to.
+        """
+        with durable.told_clearly(f"keep runs in {self.root}"), durable.private_folder(self.root):
+            pass
 
     def stage(self, prompt: str, sketch_info: str = "") -> Path:
         """A folder to put views and other files in before `add` publishes it.

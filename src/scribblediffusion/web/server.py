@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.errors import InputError
-from scribblediffusion.gallery import default_root
+from scribblediffusion.gallery import Gallery
 from scribblediffusion.web.limits import Limits
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def serve(options: Options) -> None:
     """Run the server until it is interrupted.
 
     Raises:
-        InputError: the port is taken or may not be used, or the gallery may not be written to.
+        InputError: the port is taken or may not be used.
+        GalleryError: no run can be kept in the gallery.
     """
     import uvicorn
 
@@ -161,7 +162,7 @@ def serve(options: Options) -> None:
             await super().shutdown(sockets)
 
     refuse_taken(options)
-    refuse_read_only(options)
+    Gallery(options.gallery).prepare()
     app = build(options)
     config = uvicorn.Config(
         app, options.host, options.port, log_level="warning", access_log=False,
@@ -188,24 +189,6 @@ def refuse_taken(options: Options) -> None:
                 f"cannot listen at {options.host}, port {options.port}: {error}; "
                 "try another with --port"
             ) from None
-
-
-def refuse_read_only(options: Options) -> None:
-    """Nothing, where runs can be kept: otherwise a picture would be lost once it is drawn.
-
-    Raises:
-        InputError: the gallery may not be written to.
-    """
-    root = options.gallery or default_root()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"no run can be kept in the gallery {root}: {error.strerror}; "
-            "choose another place with --gallery"
-        ) from None
 
 
 async def _sweep(folder: Path, seconds: float, lasting: Callable[[], Collection[Path]]) -> None:
