@@ -32,7 +32,7 @@ from measuring import (
 )
 
 from scribblediffusion import RealAttentionExtractor, ScribblePipeline, Sketch
-from scribblediffusion.pipeline import branch_weights
+from scribblediffusion.guidance import branch_weights
 from scribblediffusion.settings import GUIDANCE, SKETCH_GUIDANCE, seeded
 
 SKETCH = ROOT / "examples" / "sketches" / "mushroom.png"

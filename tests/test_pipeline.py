@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from scribbles import small_pipeline
 
 from scribblediffusion.errors import PromptError, SamplingError, SettingError, SketchError
-from scribblediffusion.pipeline import ScribblePipeline, branch_weights
+from scribblediffusion.guidance import branch_weights
+from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import REGIONS, Sketch
 
