@@ -117,7 +117,20 @@ def test_a_mask_of_only_0_and_1_counts_where_it_is_1(kind):
 def test_an_array_of_one_level_is_no_black_and_white(level):
     page = np.full((256, 256), level, np.uint8)
     assert Sketch.from_image(page).is_blank
-    assert not Sketch.from_image(drawing(), mask=page).active.any()
+    active = Sketch.from_image(drawing(), mask=page).active
+    assert active.all() if level else not active.any()
+
+
+def test_a_deep_png_with_a_transparent_level_keeps_its_greys():
+    levels = np.full((256, 256), 65535, np.uint16)
+    levels[40:48, 40:200] = 20000
+    levels[100:108, 40:200] = 0
+    opaque, clear = io.BytesIO(), io.BytesIO()
+    Image.fromarray(levels).save(opaque, "PNG")
+    Image.fromarray(levels).save(clear, "PNG", transparency=65535)
+    inks = [Sketch.from_image(Image.open(file)).ink for file in (opaque, clear)]
+    np.testing.assert_array_equal(*inks)
+    assert inks[0][42:46, 60:180].all()
 
 
 @pytest.mark.parametrize(

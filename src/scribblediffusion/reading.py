@@ -145,7 +145,11 @@ def opacity(image: Image.Image) -> Image.Image | None:
     """The alpha channel (255 is opaque), or None where every pixel is opaque."""
     if not image.has_transparency_data:
         return None
-    alpha = image.convert("RGBA").getchannel("A")
+    if _is_deep(image):  # Pillow would cut its levels off at 255 first
+        seen = np.asarray(image) != image.info["transparency"]
+        alpha = Image.fromarray(seen.astype(np.uint8) * 255)
+    else:
+        alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema() == (255, 255) else alpha
 
 
@@ -154,13 +158,18 @@ def grey(image: Image.Image) -> tuple[Image.Image, Literal["white", "black"] | N
 
     White, unless the drawing would vanish there: then black.
     """
-    if opacity(image) is None:
+    alpha = opacity(image)
+    if alpha is None:
         return _luma(image), None
-    on_white = _flat(image, "white")
+    drawn = image
+    if _is_deep(image):
+        drawn = _luma(image)
+        drawn.putalpha(alpha)
+    on_white = _flat(drawn, "white")
     low, high = on_white.getextrema()
     if float(high) - float(low) >= FAINTEST_ON_WHITE:  # type: ignore[arg-type]
         return on_white, "white"
-    return _flat(image, "black"), "black"
+    return _flat(drawn, "black"), "black"
 
 
 def _flat(image: Image.Image, colour: str) -> Image.Image:
@@ -168,8 +177,13 @@ def _flat(image: Image.Image, colour: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", drawn.size, colour), drawn).convert("L")
 
 
+def _is_deep(image: Image.Image) -> bool:
+    """Whether its grey levels may go beyond 255."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 def _luma(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _is_deep(image):
         levels = np.asarray(image).astype(np.float32)
         levels = np.nan_to_num(levels, nan=0.0, posinf=0.0, neginf=0.0)
         top = next((t for t in (1, 255, 65535) if levels.max() <= t), float(levels.max()))

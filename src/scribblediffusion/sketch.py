@@ -211,7 +211,7 @@ class Sketch:
         Raises:
             SketchError: not an image, or of other proportions.
         """
-        inside = self._inside(read(mask, "mask"))
+        inside = self._inside(read(_as_bits(mask), "mask"))
         inside = inside if self.mask is None else inside & self.mask
         return Sketch(self.ink, self.cleaning, inside)
 
@@ -242,3 +242,10 @@ class Sketch:
 def _frozen(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
+
+
+def _as_bits(mask: MaskSource) -> MaskSource:
+    """An array of 0 and 1 as bool: one that is 1 everywhere is all inside, not nearly black."""
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "ui" or not mask.size:
+        return mask
+    return mask.astype(bool) if mask.min() >= 0 and mask.max() <= 1 else mask
