@@ -170,7 +170,7 @@ def _padding(tokenizer: Any, ids: Sequence[int]) -> set[int]:
     is_end = pad == getattr(tokenizer, "eos_token_id", None)
     trailing = set(range(last + 1 + is_end, size))
     first = next((i for i in range(size) if ids[i] != pad), size)
-    left = pad not in (getattr(tokenizer, "bos_token_id", None), None) and first < size
+    left = pad != getattr(tokenizer, "bos_token_id", None) and first < size
     return trailing | (set(range(first)) if left else set())
 
 

@@ -285,3 +285,12 @@ def test_the_last_step_is_the_last_one_that_runs():
     trace = extractor.trace
     dark = [not trace.word("apple", view="attention", step=step).any() for step in trace.steps]
     assert dark == [False] * (len(trace.steps) - 1) + [True]
+
+
+def test_a_picture_of_its_own_may_have_one_word_or_a_number_of_numpys():
+    pipe = stable_diffusion()
+    knock_out = KnockOut(pipe, each=["apple", ["a", np.int64(3)]])
+    assert knock_out._each == (("apple",), ("a", 3))
+    assert KnockOut(pipe, np.int64(3))._what == (3,)
+    with pytest.raises(SettingError, match="layers=3"):
+        KnockOut(pipe, "apple", layers=3)

@@ -71,3 +71,13 @@ def test_a_part_of_what_one_token_holds_names_it_unless_it_stands_alone() -> Non
     assert np.array_equal(trace.word(". . ."), trace.token(3))
     with pytest.raises(UnknownWordError):
         trace.word(", a")
+
+
+def test_cut_off_are_words_of_the_prompt_alone() -> None:
+    plain = made("the", "cat")
+    trace = replace(plain, prompts=(replace(plain.prompts[0], truncated=("the", "dog")),))
+    for word in ("dog", "the dog", "cat dog"):
+        with pytest.raises(UnknownWordError, match="cut off by the length limit"):
+            trace.word(word)
+    with pytest.raises(UnknownWordError, match="'the zebra' is not in the prompt"):
+        trace.word("the zebra")

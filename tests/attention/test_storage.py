@@ -318,3 +318,17 @@ def test_columns_that_are_sums_come_back() -> None:
     columns = (*trace.columns[CONDITION][:-2], Column("sketch", rest=True), Column("image"))
     odd = replace(trace, columns={CONDITION: columns})
     assert storage.from_bytes(storage.to_bytes(odd)).columns == odd.columns
+
+
+def test_a_record_larger_than_any_is_not_unpacked() -> None:
+    for side in (10**6, 10**30):
+        with pytest.raises(ValueError, match="larger than any"):
+            storage._inflated(np.zeros(4, np.uint8), (1, 1, 1, side * side))
+
+
+def test_every_picture_of_a_file_has_a_prompt() -> None:
+    one = np.full((1, 2, 1, 3, 4, 4), 1 / 3)
+    trace = AttentionTrace.from_arrays({"x": one}, tokens=["a", "b", "c"])
+    data = storage.to_bytes(replace(trace, prompts=trace.prompts[:1]))
+    with pytest.raises(TraceFileError, match="1 prompts of 2 pictures"):
+        storage.from_bytes(data)

@@ -203,3 +203,29 @@ def test_a_number_outside_the_vocabulary_has_no_name(pipe: Any) -> None:
     reading = read(pipe.tokenizer, [193, 5, 100_000, 194])
     assert len(reading.pieces) == 4
     assert reading.pieces[2].text == ""
+
+
+class NoConfig:
+    """A scheduler of somebody's own: what diffusers' schedulers have, but no config."""
+
+    timesteps = torch.tensor([900.0, 500.0, 100.0])
+    sigmas = torch.tensor([0.9, 0.5, 0.1, 0.0])
+    step_index = None
+
+
+def test_a_scheduler_without_a_config_has_levels_that_are_not_known() -> None:
+    denoiser, scheduler = unet().eval(), NoConfig()
+    with RealAttentionExtractor(denoiser, scheduler=scheduler) as extractor, torch.no_grad():
+        for number, time in enumerate(scheduler.timesteps):
+            scheduler.step_index = number
+            denoiser(torch.zeros(1, 4, 8, 8), time, torch.zeros(1, 5, 32))
+    assert [step.noise_remaining for step in extractor.trace.steps] == [None] * 3
+
+
+def test_the_reason_of_the_first_call_that_could_not_be_looked_at_is_told(
+    pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scribblediffusion.attention.schedule.describe", raising(OSError))
+    told = pytest.raises(CaptureError, match="the first reason was: broken")
+    with told, RealAttentionExtractor(pipe):
+        latents_of(pipe, **SIZE)

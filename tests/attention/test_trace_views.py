@@ -313,3 +313,30 @@ def test_the_last_step_of_a_complete_run_shows_the_finished_picture() -> None:
     assert replace(trace, pictures=()).picture_after(2)[0, 0, 0] == 3
     assert replace(trace, previews=None).picture_after(0)[0, 0, 0] == 9
     assert replace(trace, previews=None, pictures=()).picture_after(0) is None
+
+
+def test_arrays_that_make_no_trace_are_named() -> None:
+    one = np.full((2, 1, 1, 3, 4, 4), 1 / 3)
+    wrong = [
+        {},
+        {"x": one[0]},
+        {"x": one[:, :, :, :0]},
+        {"x": one, "y": one[:1]},
+        {"x": one, "y": one[:, :, :, :2]},
+    ]
+    for weights in wrong:
+        with pytest.raises(SettingError, match="the same steps, batch and keys"):
+            AttentionTrace.from_arrays(weights)
+    with pytest.raises(SettingError, match="4 tokens, but the arrays have 3 keys"):
+        AttentionTrace.from_arrays({"x": one}, tokens=list("abcd"))
+    with pytest.raises(SettingError, match="noise_remaining of 3 steps"):
+        AttentionTrace.from_arrays({"x": one}, noise_remaining=[1, 0.5, 0.2])
+    given = AttentionTrace.from_arrays({"x": one}, noise_remaining=np.array([0.9, 0.4]))
+    assert [step.noise_remaining for step in given.steps] == [0.9, 0.4]
+
+
+def test_layers_of_one_and_of_several_heads_keep_them(tmp_path) -> None:
+    one, two = (np.full((1, 1, heads, 3, 4, 4), 1 / 3) for heads in (1, 2))
+    trace = AttentionTrace.from_arrays({"one": one, "two": two}, tokens=["a", "b", "c"])
+    again = AttentionTrace.load(trace.save(tmp_path / "two.safetensors"))
+    assert again.word("a", layer="two", head=1).shape == (4, 4)

@@ -1,8 +1,8 @@
 """How much memory a record takes, and what is given up, in a stated order, to stay within a limit.
 
 First the single heads (their mean is kept), then the resolution of the largest layers (halved,
-again and again, down to 4×4), then every second of the wanted steps, again and again; last of all
-everything, as where earlier runs have filled the limit.
+again and again, as long as they have more than 4×4 places), then every second of the wanted steps,
+again and again; last of all everything, as where earlier runs have filled the limit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from scribblediffusion.attention.resample import resize
 
-#: Layers are not made coarser than this many places.
+#: Layers of no more places than this are not made coarser.
 _COARSEST = 16
 _FLOAT = 4
 

@@ -89,7 +89,6 @@ class RealAttentionExtractor(Attaching):
             raise SettingError(f"memory_limit={memory_limit!r}: give a number of bytes, 1 << 30")
         if not memory_limit > 0:
             raise SettingError(f"memory_limit={memory_limit}: give a number of bytes above 0")
-        _refuse_layers(layers)
         self._denoiser = denoiser_of(target)
         self._pipe = None if isinstance(target, nn.Module) else target
         if branch != "full" and self._pipe is None:
@@ -163,7 +162,8 @@ class RealAttentionExtractor(Attaching):
         for run in ran:
             silent = [(n, c.failure) for n, c in run.checks.items() if c.produced < run.recorded]
             for name, failure in silent:
-                notices.append(f"layer {name} gave no attention in some step: {failure}")
+                why = failure or "it was not called"
+                notices.append(f"layer {name} gave no attention in some step: {why}")
             audit = run.audit()
             if audit is not None and audit.wrong:
                 notices.append(f"these maps are not what the model computed: audit {audit}")
@@ -298,12 +298,3 @@ def _take_out(observers: list[Any], observer: Any) -> None:
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise SettingError(f"{name}={value!r}: there are {', '.join(map(repr, choices))}")
-
-
-def _refuse_layers(layers: Any) -> None:
-    """Refuse what is no glob and no globs."""
-    globs = [layers] if isinstance(layers, str) else layers
-    if not isinstance(globs, Sequence) or not globs or not all(isinstance(g, str) for g in globs):
-        raise SettingError(
-            f"layers={layers!r}: give a glob over module paths or several; '*' means all"
-        )

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from scribblediffusion.errors import CaptureError, UnknownFamilyError
+from scribblediffusion.errors import CaptureError, SettingError, UnknownFamilyError
 
 #: Denoisers that can be read, by class name (subclasses too).
 DENOISERS = {
@@ -95,13 +95,18 @@ def find_sites(denoiser: nn.Module, layers: str | Sequence[str] = "*") -> list[S
         layers: Glob or globs over the module paths.
 
     Raises:
+        SettingError: What is given is no glob and no globs.
         UnknownFamilyError: No block of it is known, or only some of those that cross-attend: a
             record with holes that nobody sees would mislead.
         CaptureError: The globs leave nothing over.
     """
+    globs = [layers] if isinstance(layers, str) else layers
+    if not isinstance(globs, Sequence) or not globs or not all(isinstance(g, str) for g in globs):
+        raise SettingError(
+            f"layers={layers!r}: give a glob over module paths or several; '*' means all"
+        )
     sites = [site for path, block in denoiser.named_modules() for site in _sites_of(path, block)]
     _refuse_unknown(denoiser, {id(site.module) for site in sites})
-    globs = [layers] if isinstance(layers, str) else list(layers)
     chosen = [s for s in sites if any(fnmatch.fnmatchcase(s.name, g) for g in globs)]
     if not chosen:
         raise CaptureError(

@@ -17,7 +17,7 @@ SURVIVABLE = Exception
 class Mixed(CaptureError):
     """The one error that stops a denoiser call: going on would mix two runs.
 
-    Whoever catches `SURVIVABLE` lets it through first.
+    Whoever catches `SURVIVABLE` around what may raise it lets it through first.
     """
 
     def __init__(self) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Integral
 from types import TracebackType
 from typing import Any
 
@@ -103,8 +104,8 @@ class KnockOut(Attaching):
     ) -> None:
         if bool(what) == (each is not None):
             raise SettingError("what to knock out: name tokens, or give `each` picture its own")
-        self._each = None if each is None else tuple(tuple(one) for one in each)
-        self._what = what
+        self._each = None if each is None else tuple(map(_several, each))
+        self._what = _several(what)
         self._denoiser = denoiser_of(target)
         self._pipe = None if isinstance(target, nn.Module) else target
         self._sites = find_sites(self._denoiser, layers)
@@ -136,7 +137,7 @@ class KnockOut(Attaching):
             )
             stack.callback(hook.remove)
         if self._pipe is not None and self._layout() is None:
-            self._watch = EncoderWatch(self._pipe, lambda: None)
+            self._watch = EncoderWatch(self._pipe)
             self._watch.attach(stack)
 
     def __exit__(
@@ -297,6 +298,13 @@ def _masked(site: Site, given: dict[str, Any], out: Tensor) -> Tensor:
             f"{site.name}: with these tokens knocked out a row has no key left to attend to"
         )
     return bias
+
+
+def _several(targets: Any) -> tuple[Target, ...]:
+    """What one picture has knocked out, of one target or several; NumPy's numbers as ints."""
+    one = isinstance(targets, str | Word | Region | Integral)
+    each = (targets,) if one else tuple(targets)
+    return tuple(int(t) if isinstance(t, Integral) else t for t in each)
 
 
 def _length(site: Site, given: dict[str, Any]) -> int:

@@ -109,8 +109,8 @@ class Maps(Recorded):
             NotRecordedError: A token asked for was left out.
         """
         raw = self.attention(layer=layer, step=step)
-        wanted = self.live_keys(layer=layer, step=step) if tokens is None else tuple(tokens)
         source = self._source_of(self._layers(layer))
+        wanted = self._live(raw, source) if tokens is None else tuple(tokens)
         raw = raw[:, :, [self._column(k, source) for k in wanted]].astype(np.float64)
         mass = raw.sum(axis=(-2, -1), keepdims=True)
         if not mass.all():
@@ -122,9 +122,12 @@ class Maps(Recorded):
         self, *, layer: LayerSelector = None, step: StepSelector = None
     ) -> tuple[int, ...]:
         """Kept keys with weight somewhere in every picture and head: those with a heat map."""
-        mass = self.attention(layer=layer, step=step).sum(axis=(-2, -1))
-        alive = mass.min(axis=(0, 1)) > 0
-        columns = enumerate(self.columns[self._source_of(self._layers(layer))])
+        raw = self.attention(layer=layer, step=step)
+        return self._live(raw, self._source_of(self._layers(layer)))
+
+    def _live(self, raw: np.ndarray, source: str) -> tuple[int, ...]:
+        alive = raw.sum(axis=(-2, -1)).min(axis=(0, 1)) > 0
+        columns = enumerate(self.columns[source])
         return tuple(c.key for i, c in columns if c.key is not None and alive[i])
 
     # ── words, tokens, regions, streams ──────────────────────────────────────────────────────

@@ -76,7 +76,9 @@ def _spelled(words: Sequence[str], wanted: str) -> list[tuple[int, int]]:
 
 def _not_in_prompt(text: str, wanted: Sequence[str], prompt: Prompt, branch: str) -> str:
     cut = {w.casefold() for w in prompt.truncated}
-    if any(w.casefold() in cut for w in wanted):
+    known = cut | {w.text.casefold() for w in prompt.words}
+    asked = {w.casefold() for w in wanted}
+    if asked & cut and asked <= known:
         return (
             f"word {text!r} was cut off by the length limit and the model never saw it; "
             f"cut off: {', '.join(prompt.truncated)}"

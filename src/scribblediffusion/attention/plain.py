@@ -21,6 +21,7 @@ from scribblediffusion.attention.records import (
     region_name,
 )
 from scribblediffusion.attention.selecting import LayerSelector
+from scribblediffusion.errors import SettingError
 
 if TYPE_CHECKING:
     from scribblediffusion.attention.trace import AttentionTrace
@@ -36,10 +37,13 @@ def fields_of(
 ) -> dict[str, Any]:
     """The fields of a trace; arguments as for `AttentionTrace.from_arrays`."""
     arrays = {name: np.asarray(a, dtype=np.float32) for name, a in weights.items()}
-    first = next(iter(arrays.values()))
-    n, batch, heads, keys = first.shape[:4]
+    n, batch, keys = _shape_of(arrays)
+    if len(tokens) > keys:
+        raise SettingError(f"{len(tokens)} tokens, but the arrays have {keys} keys")
     streams = dict(streams or {"text": range(keys)})
-    noise = noise_remaining or [1 - i / n for i in range(n)]
+    noise = [1 - i / n for i in range(n)] if noise_remaining is None else list(noise_remaining)
+    if len(noise) != n:
+        raise SettingError(f"noise_remaining of {len(noise)} steps, but the arrays have {n}")
     named = _named_prompt(tokens, streams, regions or {}, prompt)
     stream_of = {k: s for s, r in streams.items() if "." not in s for k in r}
     return {
@@ -59,8 +63,21 @@ def fields_of(
         "streams": streams,
         "prompts": (named,) * batch,
         "regions": regions or {},
-        "heads": "all" if heads > 1 else "mean",
+        "heads": "all" if any(a.shape[2] > 1 for a in arrays.values()) else "mean",
     }
+
+
+def _shape_of(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """Steps, batch and keys, which all layers share."""
+    shapes = {name: a.shape for name, a in arrays.items()}
+    wrong = {name: shape for name, shape in shapes.items() if len(shape) != 6 or 0 in shape}
+    if wrong or not shapes or len({(s[0], s[1], s[3]) for s in shapes.values()}) > 1:
+        raise SettingError(
+            f"weights of shapes {wrong or shapes}: give at least one layer, each [steps, batch, "
+            "heads, keys, height, width], all with the same steps, batch and keys"
+        )
+    first = next(iter(shapes.values()))
+    return first[0], first[1], first[3]
 
 
 def _named_prompt(

@@ -149,9 +149,9 @@ class Recording:
         given_time = schedule.number(given.get("timestep"))
         run = self._run_of(scheduler, condition, given_time)
         run.calls += 1
+        run.declare(self.sites)  # first of all: whatever fails is then told of each layer
         rows = self._rows(condition)
         if not rows.numbers:
-            run.declare(self.sites)
             return None
         count = calls_said(self.pipe)
         place = run.clock.tick(given_time, count)
@@ -163,7 +163,6 @@ class Recording:
         step = schedule.describe(scheduler, place, first, given_time)
         run.complete = run.complete or schedule.is_last(scheduler, place, first, count)
         if run.frame is None:
-            run.declare(self.sites)
             run.late = self._begun_before(run, first, count)
             run.planned = run.clock.planned(count)
             if run.planned is None and self.wish.from_end:
@@ -183,8 +182,10 @@ class Recording:
             "the prompt changed while a run went on: from there on its steps are a trace of their "
             "own (traces, in the order run)"
         )
-        self.runs.append(run.parted(threading.current_thread()))
-        return self.runs[-1]
+        rest = run.parted(threading.current_thread())
+        rest.declare(self.sites)
+        self.runs.append(rest)
+        return rest
 
     def _begun_before(self, run: Run, first: schedule.Position, count: int | None) -> bool:
         """Whether the run began before anybody listened, so that it is there in part alone."""

@@ -381,7 +381,8 @@ def _sigma(scheduler: Any, place: Position) -> float | None:
 def _noise_remaining(scheduler: Any, sigma: float | None, timestep: float | None) -> float | None:
     names = {cls.__name__ for cls in type(scheduler).__mro__}
     flow = any(name.startswith("FlowMatch") for name in names)
-    if sigma is not None and (flow or getattr(scheduler.config, "use_flow_sigmas", False)):
+    config = getattr(scheduler, "config", None)
+    if sigma is not None and (flow or getattr(config, "use_flow_sigmas", False)):
         return min(max(sigma, 0.0), 1.0)
     if sigma is not None and names & _RATIO_SIGMA:
         return sigma / (1 + sigma)

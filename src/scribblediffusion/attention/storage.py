@@ -44,6 +44,8 @@ SCHEMA = 3
 _READABLE = (1, 2, SCHEMA)
 _KIND = "scribblediffusion.trace"
 _BLANK = "0" * 64
+#: A record of more numbers is not unpacked: a few bytes can stand for any number of zeros.
+_LARGEST = 1 << 30
 
 Dtype = Literal["float16", "float32", "u8-sqrt"]
 #: What each of them is in the file.
@@ -137,6 +139,7 @@ def from_bytes(data: bytes, name: str = "trace") -> AttentionTrace:
         TypeError,
         ValueError,
         AttributeError,
+        OverflowError,
         zlib.error,
     ) as error:
         raise TraceFileError(
@@ -147,6 +150,8 @@ def from_bytes(data: bytes, name: str = "trace") -> AttentionTrace:
 
 def _check(trace: AttentionTrace) -> None:
     """Refuse records that do not fit the layers and columns that the header tells of."""
+    if len(trace.prompts) not in (0, trace.batch):
+        raise ValueError(f"{len(trace.prompts)} prompts of {trace.batch} pictures")
     for (step, layer), record in trace.records.items():
         if not (0 <= step < len(trace.steps) and 0 <= layer < len(trace.layers)):
             raise ValueError(f"a record of step {step} and layer {layer}, which are not listed")
@@ -214,6 +219,8 @@ def _deflated(array: np.ndarray) -> np.ndarray:
 def _inflated(stream: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array again; a stream of any other size than the shape's is refused, not unpacked."""
     size = math.prod(shape)
+    if size > _LARGEST:
+        raise ValueError(f"a record of {shape} is larger than any that is written")
     unpack = zlib.decompressobj()
     data = unpack.decompress(stream.tobytes(), size + 1)
     if len(data) != size or not unpack.eof:

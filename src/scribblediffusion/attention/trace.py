@@ -275,6 +275,9 @@ class AttentionTrace(Maps):
             prompt: By default the words in a row.
             **fields: Any other field of `AttentionTrace` (picture_size, pictures, sketch …);
                 pictures may be one array, ``[H, W, 3]`` or ``[n, H, W, 3]``.
+
+        Raises:
+            SettingError: Arrays of other shapes, or more tokens or noise levels than they have.
         """
         from scribblediffusion.attention import plain
 
