@@ -391,3 +391,17 @@ assert "matplotlib.pyplot" not in sys.modules
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "analysis.png").exists()
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
+def test_what_cannot_be_a_path_is_named(tmp_path, path):
+    with pytest.raises(SettingError, match="cannot be a path"):
+        AttentionVisualizer(tmp_path).summary(path)
+
+
+def test_steps_are_counted_from_the_end_as_everywhere(tmp_path, trace):
+    made = AttentionVisualizer(tmp_path)
+    last, same = (made.heat_map(trace, "apple", step=s) for s in (trace.steps[-1].index, -1))
+    assert last.tobytes() == same.tobytes()
+    with pytest.raises(SettingError, match="from 96 to 4096"):
+        made.heat_map(trace, "apple", size=200_000)

@@ -19,10 +19,16 @@ MAX_PROMPT, MAX_STEPS, MAX_GUIDANCE, MAX_BATCH = 2000, 1000, 30.0, 64
 
 
 def seeded(seed: int, count: int = 1) -> list[torch.Generator]:
-    """`count` generators with seeds `seed`, `seed + 1`, …: one for each picture."""
+    """`count` generators with seeds `seed`, `seed + 1`, …: one for each picture.
+
+    Raises:
+        SettingError: a seed that is no whole number, or that no generator takes.
+    """
     import torch
 
-    return [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)]
+    if not _whole(seed) or not 0 <= seed <= 2**64 - count:
+        raise SettingError(f"seed {seed!r}: a whole number from 0 to {2**64 - count}")
+    return [torch.Generator("cpu").manual_seed(int(seed) + i) for i in range(count)]
 
 
 def seeds_of(generator: torch.Generator | list[torch.Generator] | None) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from scribblediffusion.attention.trace import AttentionTrace, Prompt, Word
 from scribblediffusion.errors import (
     GalleryError,
     NoHeatMapError,
-    NotRecordedError,
     SettingError,
     SketchError,
 )
@@ -67,7 +66,7 @@ class WebView(NamedTuple):
     """What the web app shows of one run.
 
     Attributes:
-        image: the map of the leading word over the picture (the picture, if no word has a map).
+        image: the map of the leading word, else of the region heard most, over the picture.
         gif_path: the evolution of that word.
         analysis_path: the comprehensive analysis, PNG.
         gallery: id, name, folder, prompt, created and seed of the run in the gallery.
@@ -255,6 +254,7 @@ class AttentionVisualizer:
 
         Raises:
             GalleryError: the run cannot be kept.
+            NoHeatMapError: no word and no region has a map.
             TraceFileError: the path holds no sound trace.
         """
         trace, drawing = self._open(attention_maps, prompt), _drawing(sketch_image)
@@ -283,12 +283,13 @@ class AttentionVisualizer:
 
         Args:
             attention_data: a trace, or the path of one.
-            word: word, phrase, region or key; the word with the most pointed map unless given.
+            word: word, phrase, region or key; the word with the most pointed map unless given, and
+                without words the region heard most.
             occurrence: which one of a repeated word, from 0.
-            step: one sampling step; the whole run unless given.
+            step: one sampling step, negative from the end; the whole run unless given.
             view: "heat_map" or "attention".
             style: colours, opacity, enlargement.
-            size: the longer side in pixels, at least 96.
+            size: the longer side in pixels, 96 to 4096.
             sketch: True draws the trace's own sketch over it; or the drawing to draw.
 
         Raises:
@@ -296,16 +297,18 @@ class AttentionVisualizer:
             UnknownWordError: the word is not in the prompt.
             NoHeatMapError: it has no weight anywhere.
             NotRecordedError: that step or token was not recorded.
-            SettingError: a size below 96 pixels.
+            SettingError: another size.
         """
+        from scribblediffusion.attention.selecting import pick_steps
         from scribblediffusion.view.evolution import subject_title
         from scribblediffusion.view.heatmap import overlay
 
         trace = self._open(attention_data, "")
         what = self._subject(trace, word, occurrence)
-        when = "whole run" if step is None else str(trace.steps[_position(trace, step)])
+        values = self._map(trace, what, step, view)
+        when = "whole run" if step is None else str(trace.steps[pick_steps(trace.steps, step)[0]])
         return overlay(
-            self._map(trace, what, step, view),
+            values,
             trace.picture,
             view=view,
             title=f"{subject_title(what)} · {when}",
@@ -398,6 +401,7 @@ class AttentionVisualizer:
     ) -> Path:
         from scribblediffusion.gallery.content import label_png
         from scribblediffusion.view.figure import analysis_figure, save_figure
+        from scribblediffusion.view.files import whole
         from scribblediffusion.view.report import save_report
 
         summary = self._summary(trace, drawing)
@@ -406,11 +410,9 @@ class AttentionVisualizer:
         figure = analysis_figure(summary, style)
         if path.suffix != ".png":
             return save_figure(figure, path)[0]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".analysis-") as folder:
-            (made,) = save_figure(figure, Path(folder) / path.name)
+        with whole(path) as made:
+            save_figure(figure, made)
             label_png(made, trace.prompt, trace.settings.get("seed"))
-            os.replace(made, path)
         return path
 
     def _evolution_style(self) -> EvolutionStyle:
@@ -572,7 +574,14 @@ def _file(data: AttentionData) -> Path:
             "path of a saved one, or a run of the gallery; arrays become a trace with "
             "AttentionTrace.from_arrays({layer: [steps, batch, heads, tokens, H, W]}, tokens=[…])"
         )
-    return Path(path) / TRACE if Path(path).is_dir() else Path(path)
+    try:
+        path = Path(path) / TRACE if Path(path).is_dir() else Path(path)
+        path.stat()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # too long, or with a character that no path has
+        raise SettingError(f"attention_data {str(path)!r:.60} cannot be a path: {error}") from error
+    return path
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -585,12 +594,3 @@ def _about(run: Run) -> dict[str, Any]:
         "created": run.created.isoformat(),
         "seed": run.seed,
     }
-
-
-def _position(trace: AttentionTrace, step: int) -> int:
-    """Position in `trace.steps` of a step's index."""
-    for position, recorded in enumerate(trace.steps):
-        if recorded.index == step:
-            return position
-    there = sorted({s.index for s in trace.steps})
-    raise NotRecordedError(f"step {step}: recorded steps are {there}")

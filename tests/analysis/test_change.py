@@ -102,3 +102,11 @@ def test_top_places_hold_so_much_and_ties_share():
     assert top_places(np.ones((4, 5))).sum() == pytest.approx(18)
     with pytest.raises(SettingError):
         top_places(np.zeros((2, 2)))
+
+
+def test_a_change_of_latents_has_no_pixels_that_people_see():
+    change = np.zeros((8, 8))
+    change[:4] = 1.5
+    found = explain_change(change, change, name="red", is_seen=False)
+    assert found.effect is None
+    assert found.sentence.startswith("the map of red explains 91 %")

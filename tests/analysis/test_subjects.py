@@ -1,16 +1,20 @@
 """Names, and raw maps, against the trace's own weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_traces import oracle_raw
 
 from scribblediffusion.analysis.subjects import StepMaps, find_subject, words_of
+from scribblediffusion.analysis.summary import summarise
 from scribblediffusion.errors import (
     NotRecordedError,
     TraceError,
     UnknownWordError,
 )
 from scribblediffusion.sketch import Region
+from scribblediffusion.view.evolution import Evolution
 
 
 def test_step_maps_are_the_trace_itself(small):
@@ -38,3 +42,10 @@ def test_repeated_words_are_separate_subjects_and_unknown_ones_are_named(small):
         find_subject(small, 99)
     with pytest.raises(TraceError, match="no regions"):
         find_subject(small, Region(8, 0, 0))
+
+
+def test_a_trace_without_steps_is_named(small):
+    empty = dataclasses.replace(small, records={}, steps=(), thinned=("none was kept",))
+    for read in (StepMaps.read, summarise, lambda trace: Evolution.of(trace, "cat")):
+        with pytest.raises(NotRecordedError, match=r"no step was recorded.*none was kept"):
+            read(empty)

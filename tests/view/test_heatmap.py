@@ -127,10 +127,10 @@ def test_title_and_notes_are_whole_from_the_smallest_size_on(size, shape, monkey
         assert not [line for line in written if "…" in line]
 
 
-@pytest.mark.parametrize("size", [0, -4, 10, 95, float("nan")])
+@pytest.mark.parametrize("size", [0, -4, 10, 95, 4097, float("nan")])
 def test_a_size_that_nothing_can_be_seen_in_is_refused(size):
     for bar in (True, False):
-        with pytest.raises(SettingError, match="from 96 pixels"):
+        with pytest.raises(SettingError, match="from 96 to 4096 pixels"):
             overlay(np.eye(4), size=size, bar=bar)
 
 

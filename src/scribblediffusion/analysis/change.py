@@ -76,7 +76,8 @@ class Explained(Printed):
         control: the same of other maps of its kind; None where there are none.
         controls: how many maps that is.
         best: the most that as many places could hold.
-        effect: share of the pixels that changed noticeably.
+        effect: share of the pixels that changed noticeably; None for a change of latents, which
+            nobody sees.
     """
 
     name: str
@@ -86,13 +87,13 @@ class Explained(Printed):
     control: float | None
     controls: int
     best: float | None
-    effect: float
+    effect: float | None
 
     @property
     def sentence(self) -> str:
         """The finding as a person reads it."""
-        if self.share is None or self.effect < NO_EFFECT:
-            seen = f"{100 * self.effect:.1f} % of the pixels changed noticeably"
+        if self.share is None or (self.effect is not None and self.effect < NO_EFFECT):
+            seen = f"{100 * (self.effect or 0):.1f} % of the pixels changed noticeably"
             return f"{self.name}, {self.edit}: hardly any effect ({seen})"
         other = "" if self.control is None else f", control {100 * self.control:.0f} %"
         when = "" if self.edit == "removed" else f" when it was {self.edit}"
@@ -108,13 +109,19 @@ class Explained(Printed):
             ("chance", percent(self.chance)),
             (f"other maps of its kind ({self.controls})", _percent(self.control)),
             ("best possible with as many places", _percent(self.best)),
-            ("pixels that changed noticeably", percent(self.effect)),
+            ("pixels that changed noticeably", _percent(self.effect)),
         ]
         return Table(f"{self.name}, {self.edit}", ("", ""), rows, (self.sentence,))
 
 
 def explain_change(
-    heat: Array, change: Array, controls: Sequence[Array] = (), *, name: str, edit: str = "removed"
+    heat: Array,
+    change: Array,
+    controls: Sequence[Array] = (),
+    *,
+    name: str,
+    edit: str = "removed",
+    is_seen: bool = True,
 ) -> Explained:
     """Holds a map against a change.
 
@@ -124,6 +131,7 @@ def explain_change(
         controls: other maps of its kind `[H, W]`.
         name: whose map.
         edit: what was done.
+        is_seen: whether it is a change of pictures (ΔE*ab), not of latents.
 
     Raises:
         SettingError: the map has no weight.
@@ -132,7 +140,8 @@ def explain_change(
     on = resize(np.asarray(change, np.float64), *heat.shape)
     total = float(on.sum())
     if not total:
-        return Explained(name, edit, None, 0.0, None, len(controls), None, 0.0)
+        effect = 0.0 if is_seen else None
+        return Explained(name, edit, None, 0.0, None, len(controls), None, effect)
     changed = top_places(on)
     count = float(changed.sum())
 
@@ -148,7 +157,7 @@ def explain_change(
         control=float(np.mean(others)) if others else None,
         controls=len(others),
         best=share_on(changed),
-        effect=noticeable(change),
+        effect=noticeable(change) if is_seen else None,
     )
 
 

@@ -12,8 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scribblediffusion.attention.naming import word_name
+from scribblediffusion.attention.records import region_name
 from scribblediffusion.attention.trace import CONDITION, AttentionTrace, Column, Step, Word
-from scribblediffusion.errors import NoHeatMapError, NotRecordedError, TraceError
+from scribblediffusion.errors import (
+    NoHeatMapError,
+    NotRecordedError,
+    TraceError,
+    UnknownWordError,
+)
 from scribblediffusion.sketch import Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -97,8 +104,6 @@ def find_subject(
 def _of_text(trace: AttentionTrace, text: str, occurrence: int) -> Subject:
     found = trace.find(text)
     if not 0 <= occurrence < len(found):
-        from scribblediffusion.errors import UnknownWordError
-
         raise UnknownWordError(
             f"word {text!r}, occurrence {occurrence}: the prompt has it {len(found)} time(s), "
             "counted from 0"
@@ -125,14 +130,11 @@ def _of_key(trace: AttentionTrace, key: int) -> Subject:
 
 
 def _of_word(word: Word, trace: AttentionTrace) -> Subject:
-    same = sum(w.text.casefold() == word.text.casefold() for w in trace.words)
-    name = f"{word.text} ({word.occurrence + 1})" if same > 1 else word.text
-    return Subject(name, word.keys, "word")
+    return Subject(word_name(word, trace.words), word.keys, "word")
 
 
 def _of_region(region: Region, key: int) -> Subject:
-    name = f"{region.level}×{region.level} ({region.row}, {region.column})"
-    return Subject(name, (key,), "region", region)
+    return Subject(region_name(region), (key,), "region", region)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +230,13 @@ class StepMaps:
 def sampling_steps(trace: AttentionTrace) -> tuple[Step, ...]:
     """One `Step` for each sampling step in the order run: where a step has several calls, its
     first, since their maps are averaged.
+
+    Raises:
+        NotRecordedError: no step was kept, as where earlier runs had filled the memory limit.
     """
+    if not trace.steps:
+        why = "; ".join(trace.thinned)
+        raise NotRecordedError("no step was recorded" + (f" ({why})" if why else ""))
     first: dict[int, Step] = {}
     for step in trace.steps:
         first.setdefault(step.index, step)

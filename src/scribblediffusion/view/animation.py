@@ -21,6 +21,7 @@ from PIL import Image
 
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.colour import Colour
+from scribblediffusion.view.files import whole
 
 Frames = Iterator[Image.Image]
 Format = Literal["gif", "webp", "mp4"]
@@ -58,11 +59,8 @@ def save_animation(
     writer = writers.get(path.suffix.lower())
     if writer is None:
         raise SettingError(f"animation {path.name!r}: it must end in {', '.join(writers)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".animation-") as folder:
-        made = Path(folder) / path.name
+    with whole(path) as made:
         writer(_one_for_each(frames, durations), durations, made, kept)
-        os.replace(made, path)
     return path
 
 

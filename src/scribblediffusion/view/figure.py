@@ -8,7 +8,6 @@ pixels on one page; matplotlib's `Figure` only, nothing of pyplot.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.errors import SettingError
 from scribblediffusion.view.charts import draw_correlation, draw_shares
 from scribblediffusion.view.colour import Colour, Scale, table
+from scribblediffusion.view.files import whole
 from scribblediffusion.view.heatmap import blended
 from scribblediffusion.view.layout import (
     BODY,
@@ -99,10 +99,8 @@ def save_figure(figure: Figure, *paths: str | os.PathLike[str]) -> tuple[Path, .
     for path in map(Path, paths):
         if path.suffix.lower() not in (".png", ".svg", ".pdf"):
             raise SettingError(f"figure {path.name!r}: it must end in .png, .svg or .pdf")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".figure-") as folder:
-            _write(figure, Path(folder) / path.name)
-            os.replace(Path(folder) / path.name, path)
+        with whole(path) as file:
+            _write(figure, file)
         made.append(path)
     return tuple(made)
 

@@ -21,7 +21,7 @@ Picture = Image.Image | Array
 #: Height of a colour bar with its numbers.
 BAR_HEIGHT = 34
 #: An overlay's longer side is at least so many pixels.
-LEAST = 96
+LEAST, MOST = 96, 4096
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def overlay(
         scale: a shared scale; its own (from 0 to its highest value) unless given.
         style: colours, opacity, enlargement.
         sketch: drawn over in white, where given.
-        size: the longer side of the picture in pixels, at least 96.
+        size: the longer side of the picture in pixels, 96 to 4096.
         bar: with title, colour bar and note; False gives the picture alone.
         ground: "light" or "dark".
 
@@ -248,8 +248,8 @@ def overlay(
     values = np.asarray(values)
     if values.ndim != 2 or values.size == 0:
         raise SettingError(f"map of shape {values.shape}: give one map [H, W]")
-    if not size >= LEAST:
-        raise SettingError(f"size {size}: the longer side is from {LEAST} pixels on")
+    if not LEAST <= size <= MOST:
+        raise SettingError(f"size {size}: the longer side has from {LEAST} to {MOST} pixels")
     style = style or HeatStyle()
     made = Scale.of_heat if view == "heat_map" else Scale.of_attention
     scale = scale or made(values)

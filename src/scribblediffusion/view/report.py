@@ -10,7 +10,6 @@ import base64
 import io
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -26,6 +25,7 @@ from scribblediffusion.analysis.subjects import Subject
 from scribblediffusion.analysis.summary import RunSummary
 from scribblediffusion.view.colour import Scale, table, theme
 from scribblediffusion.view.figure import FigureStyle, analysis_figure, figure_image
+from scribblediffusion.view.files import whole
 from scribblediffusion.view.heatmap import as_image, fitted_box
 from scribblediffusion.view.layout import proportions
 from scribblediffusion.view.typeset import png, shown
@@ -96,12 +96,9 @@ def save_report(
 ) -> Path:
     """Writes the report, whole or not at all, and returns its path."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = report_html(summary, style)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
-        made = Path(folder) / path.name
+    with whole(path) as made:
         made.write_text(page, encoding="utf-8")
-        os.replace(made, path)
     return path
 
 
