@@ -77,7 +77,7 @@ def test_previews_come_to_look_like_pictures_and_nothing_else_changes():
     latents, decoded = lessons(model, 2, heard.append)
     assert sum(heard) == len(latents) == len(decoded) == 4
     was = likeness(model, 1)
-    losses = list(PreviewTrainer(model, latents, decoded).run(12, batch=2))
+    losses = list(PreviewTrainer(model, latents, decoded).run(20, batch=2))
     assert losses[-1] < losses[0]
     assert likeness(model, 1) > was
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}

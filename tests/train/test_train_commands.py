@@ -1,14 +1,16 @@
 import json
 import logging
+import shutil
 import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from scribblediffusion.cli import app, train
 from scribblediffusion.errors import InputError, SettingError
-from scribblediffusion.model.weights import shipped
+from scribblediffusion.model.weights import FILE, shipped
 from scribblediffusion.train import checkpoint, export, latents
 from scribblediffusion.train.latents import Shard, spans
 from scribblediffusion.train.scenes import scene
@@ -132,7 +134,7 @@ def test_shards_that_are_short_or_damaged_are_made_again(scribble, built, tmp_pa
         Shard.load([first])
     scribble("scenes", "--count", 8)
     assert built[3:] == [range(4)]
-    assert len(Shard.load(sorted((tmp_path / "shards").iterdir()))) == 8
+    assert len(Shard.load(sorted((tmp_path / "shards").glob("*.npz")))) == 8
     with pytest.raises(SettingError, match="multiples of 4"):
         scribble("scenes", "--start", 2)
 
@@ -189,3 +191,30 @@ def test_the_same_call_again_does_what_is_left(scribble, tmp_path):
     new = checkpoint.facts(tmp_path / "next")
     assert new["step"] <= done["step"] + 5
     assert new["recipe"]["rate"] == 0.001
+
+
+def test_export_replaces_weights_and_nothing_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SettingError, match="other things than weights"):
+        export.export(tmp_path / "denoiser", shipped() / "autoencoder", tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_latents_of_another_autoencoder_are_refused(tmp_path):
+    (tmp_path / "shards").mkdir()
+    train._refuse_other_latents(tmp_path)
+    own = tmp_path / "autoencoder"
+    shutil.copytree(shipped() / "autoencoder", own)
+    weights = load_file(own / FILE)
+    first = next(name for name in weights if name.startswith("preview_"))
+    save_file(weights | {first: weights[first] + 1}, own / FILE)
+    train._refuse_other_latents(tmp_path)  # other previews are fine
+    first = next(name for name in weights if not name.startswith("preview_"))
+    save_file(weights | {first: weights[first] + 1}, own / FILE)
+    with pytest.raises(InputError, match="latents of another autoencoder"):
+        train._refuse_other_latents(tmp_path)
+
+
+def test_a_source_without_an_autoencoder_is_named_before_scenes_are_drawn(scribble, tmp_path):
+    with pytest.raises(InputError, match="no autoencoder"):
+        scribble("autoencoder", "--source", tmp_path)

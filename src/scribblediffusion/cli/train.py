@@ -55,6 +55,19 @@ def _autoencoder(runs: Path) -> ScribbleAutoencoder:
     return ScribbleAutoencoder.from_pretrained(_autoencoder_folder(runs), low_cpu_mem_usage=False)
 
 
+def _refuse_other_latents(runs: Path) -> None:
+    """Shards hold latents of one autoencoder: notes of which, or refuses to go on with another."""
+    from scribblediffusion.train.latents import autoencoder_of
+
+    note, now = runs / "shards" / "autoencoder.txt", autoencoder_of(_autoencoder_folder(runs))
+    if note.exists() and note.read_text(encoding="utf-8").strip() != now:
+        raise InputError(
+            f"the scenes in {note.parent} are latents of another autoencoder than that of "
+            f"{_autoencoder_folder(runs)}: delete them and make them anew, or name other --runs"
+        )
+    note.write_text(now + "\n", encoding="utf-8")
+
+
 def _keep(trainer: Trainer | AutoencoderTrainer, folder: Path) -> None:
     """The last step, also of a run that was interrupted; never half of one."""
     if trainer.whole:
@@ -92,11 +105,15 @@ def autoencoder(
 
     _log()
     folder = runs / "autoencoder"
+    goes_on = checkpoint.exists(folder)
+    if source and not goes_on and not (source / "config.json").is_file():
+        raise InputError(f"--source {source}: it holds no autoencoder (no config.json)")
     trainer = AutoencoderTrainer(pictures(scenes), decoder_only=decoder_only)
-    if checkpoint.exists(folder):
+    if goes_on:
         trainer.load(folder)
     elif source:
         trainer.begin(source)
+    before = trainer.step
     _say_what_is_left(trainer, minutes)
     keep = Every(save_every)
     try:
@@ -111,7 +128,8 @@ def autoencoder(
                     log.info("%s, %.2f dB held out", report, quality)
     finally:
         _keep(trainer, folder)
-    trainer.export(folder)
+    if trainer.step > before or not (folder / "config.json").exists():
+        trainer.export(folder)  # otherwise its previews may have been taught since
 
 
 @app.command()
@@ -162,6 +180,7 @@ def scenes(
         raise SettingError(f"--start {start}: shards begin at multiples of {SHARD}")
     encoder = _autoencoder(runs)
     (runs / "shards").mkdir(parents=True, exist_ok=True)
+    _refuse_other_latents(runs)
     end = start + count
     shards = {
         runs / "shards" / f"shard-{first // SHARD:04d}.npz": range(first, min(first + SHARD, end))
@@ -225,6 +244,7 @@ def denoiser(
     shards = sorted((runs / "shards").glob("*.npz"))
     if not shards:
         raise InputError(f"{runs / 'shards'} holds no scenes: make some with scribble train scenes")
+    _refuse_other_latents(runs)
     goes_on = checkpoint.exists(runs / name)
     beginning = None if goes_on else _beginning(runs, source)
     _log()
@@ -305,7 +325,10 @@ def _samples(trainer: Trainer, runs: Path, name: str) -> None:
 def export(
     name: Annotated[str, typer.Option(help="Which checkpoint.")] = "denoiser",
     folder: Annotated[
-        Path | None, typer.Option(help="Where to; the package's own weights.")
+        Path | None,
+        typer.Option(
+            help="Folder to write, replaced where it holds weights; without it the package's own."
+        ),
     ] = None,
     runs: Runs = Path("runs"),
 ) -> None:

@@ -97,7 +97,7 @@ class ScribbleAutoencoder(AlignedModel, ConfigMixin):
 
     @apply_forward_hook
     def preview(self, latents: Tensor) -> Tensor:
-        """As `decode`, softer and in about a fifteenth of the time: every convolution at 1/8 size.
+        """As `decode`, softer and in a tenth of the time: every convolution at 1/8 size.
 
         A small network of its own, taught to give what `decode` gives. For looking on while a
         picture is made; the picture itself comes from `decode`.

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from PIL import Image
 from torch import Tensor
 
+from scribblediffusion.errors import SettingError
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.model.weights import verify, write_checksums
 from scribblediffusion.pipeline import ScribblePipeline
@@ -74,8 +75,18 @@ def export(trained: Path, autoencoder: Path, folder: Path) -> None:
     Args:
         trained: a folder that `train.trainer.Trainer.save` wrote.
         autoencoder: the folder of the autoencoder.
-        folder: the result; replaced when the new one is whole and passes `verify`.
+        folder: the result; weights that it holds are replaced when the new ones are whole and pass
+            `verify`.
+
+    Raises:
+        SettingError: the folder holds something else.
     """
+    folder = folder.absolute()
+    if folder.exists() and not (folder / "model_index.json").is_file() and any(folder.iterdir()):
+        raise SettingError(
+            f"{folder} holds other things than weights (it has no model_index.json), and exporting "
+            "replaces a folder: name a new one"
+        )
     pipe = pipeline(averaged(trained), autoencoder)
     for part in (pipe.unet, pipe.prompt_encoder, pipe.sketch_encoder, pipe.autoencoder):
         part.half()

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
 from scribblediffusion.train.autoencoder import loss, pictures, psnr, to_tensor
 from scribblediffusion.train.devices import share_gradients
+from scribblediffusion.train.health import refuse_not_finite
 from scribblediffusion.train.scenes import scene
 
 #: Side of the latent crops of a training step.
@@ -94,18 +95,24 @@ class PreviewTrainer:
         self.parameters = [p for n, p in model.named_parameters() if n.startswith("preview_")]
 
     def run(self, steps: int, *, batch: int = 16, rate: float = 2e-3) -> Iterator[float]:
-        """Train for `steps` updates, the rate falling to nothing; the loss of each."""
+        """Train for `steps` updates, the rate falling to nothing; the loss of each.
+
+        Raises:
+            TrainingError: a loss or gradient that is not finite.
+        """
         optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.05)
-        for _ in range(steps):
+        warm = max(1, steps // 20)
+        for step in range(steps):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min((step + 1) / warm, (steps - step) / steps)
             latents, truth = self._crops(batch)
             value = loss(self.model.preview(latents), truth)
             optimiser.zero_grad()
             value.backward()
             share_gradients(self.parameters)
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            refuse_not_finite(step, value, norm)
             optimiser.step()
-            schedule.step()
             yield float(value.detach())
 
     def _crops(self, batch: int) -> tuple[Tensor, Tensor]:
