@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scribblediffusion.attention.trace import AttentionTrace
+from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate import truth
 from scribblediffusion.sketch import REGIONS, Region
 from scribblediffusion.train.scenes import scene
@@ -198,3 +199,10 @@ def test_a_region_s_place_is_its_box():
     assert np.argwhere(truth._place(Region(8, 2, 1), 32)).tolist() == [
         list(p) for p in itertools.product(range(8, 12), range(4, 8))
     ]
+
+
+def test_a_trace_of_which_something_was_given_up_is_refused():
+    trace = AttentionTrace.from_arrays({"x": np.full((2, 1, 1, 4, 4, 4), 0.25)})
+    assert truth.whole(trace) is trace
+    with pytest.raises(SettingError, match=r"2 steps .*averaged.*--steps"):
+        truth.whole(dataclasses.replace(trace, thinned=("the heads of each layer were averaged",)))

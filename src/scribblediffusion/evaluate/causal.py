@@ -31,6 +31,7 @@ from scribblediffusion.attention.intervention import KnockOut
 from scribblediffusion.attention.trace import AttentionTrace
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.edits import Edit
+from scribblediffusion.evaluate.truth import whole
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.sketch import Sketch
 
@@ -128,7 +129,7 @@ def experiment(
                 stack.enter_context(KnockOut(pipe, each=knocked, layers=layers, steps=when))
             latents = final_latents(pipe, prompts, sketches, seed, **settings)
         if extractor is not None:
-            trace = extractor.trace
+            trace = whole(extractor.trace)
         pictures, flat = pipe.decode(latents), latents.float().cpu().numpy()
         base = pictures[0]
         for i, edit in enumerate(part, 1):
@@ -165,7 +166,7 @@ def _outcome(
     # A region that a sketch mask leaves out has no weight, and no highest places.
     others = [heat for keys in controls if (heat := raw_map(trace, keys)).any()]
     seen, deep = (
-        explain_change(raw, one, others, name=edit.subject, edit=edit.how)
+        explain_change(raw, one, others, name=edit.subject, edit=edit.how, is_seen=one is change)
         for one in (change, latent)
     )
     return Outcome(edit, picture, change, seen, deep, raw)

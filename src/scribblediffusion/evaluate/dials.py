@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scribblediffusion.errors import SettingError
-from scribblediffusion.evaluate.quality import Score, measure
+from scribblediffusion.evaluate.quality import QUESTIONS, Score, measure
 from scribblediffusion.evaluate.records import claimed, weights_digest
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import check_settings
@@ -72,7 +72,8 @@ def run(
         raise SettingError("no dials to try: name values for both")
     for pair in pairs:
         check_settings(steps, *pair)
-    about = {"weights": weights_digest(model), "seed": SEED, "num_inference_steps": steps}
+    about = {"questions": QUESTIONS, "weights": weights_digest(model), "seed": SEED}
+    about |= {"num_inference_steps": steps}
     claimed(folder, about)
     pipe, rows = ScribblePipeline.from_pretrained(model), []
     with progress() as bar:

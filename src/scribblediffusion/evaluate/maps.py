@@ -283,7 +283,7 @@ def _record(
         record["inside"] = float(outcome.change[mask].sum() / outcome.change.sum())
         record["area"] = float(mask.mean())
     removed = _removal_of(outcome, done)
-    if removed and removed.explained.effect >= NO_EFFECT and outcome.change.any():
+    if removed and (removed.explained.effect or 0) >= NO_EFFECT and outcome.change.any():
         heat = resize(outcome.change, *PLACES)
         alike = explain_change(heat, removed.change, name=outcome.edit.subject)
         record["as removed"] = [alike.share, alike.chance]

@@ -37,6 +37,8 @@ SETS = {
     "wobbly": "drawn with a shaky hand",
 }
 SEED = 2026
+#: Which scenes are asked, and what of them: an older evaluation is not continued with others.
+QUESTIONS = 2
 #: Whose figures stand beside each other.
 KINDS = ("model", "ceiling", "floor")
 PICTURES = "pictures"

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from scribblediffusion.errors import SettingError
 from scribblediffusion.evaluate.quality import (
     COUNTS,
+    QUESTIONS,
     SEED,
     SETS,
     by_place,
@@ -176,7 +177,9 @@ def run(
         "guidance_scale": GUIDANCE,
         "sketch_guidance_scale": SKETCH_GUIDANCE,
     }
-    about = claimed(folder, {"weights": weights_digest(model), "seed": SEED} | dials)
+    about = claimed(
+        folder, {"questions": QUESTIONS, "weights": weights_digest(model), "seed": SEED} | dials
+    )
     pipe, start = ScribblePipeline.from_pretrained(model), time.time()
     with progress() as bar:
         drawn = _drawn(pipe, folder, sets, scenes, dials, bar)

@@ -18,6 +18,7 @@ import numpy as np
 from scribblediffusion.analysis.localisation import by_chance, measure, on_grid
 from scribblediffusion.attention.extractor import RealAttentionExtractor
 from scribblediffusion.attention.trace import AttentionTrace, resize
+from scribblediffusion.errors import SettingError
 from scribblediffusion.pipeline import ScribblePipeline
 from scribblediffusion.settings import seeded
 from scribblediffusion.sketch import REGIONS, Sketch
@@ -187,15 +188,29 @@ def captured(
     ) as extractor:
         for _ in pipe.denoise(prompts, sketches, generator=generators, **settings):
             pass
-    return extractor.trace
+    return whole(extractor.trace)
+
+
+def whole(trace: AttentionTrace) -> AttentionTrace:
+    """The trace, of which nothing was given up: figures of other grids or heads do not compare.
+
+    Raises:
+        SettingError: something was, to stay within the memory limit.
+    """
+    if trace.thinned:
+        raise SettingError(
+            f"the attention of {len(trace.steps)} steps is too large to measure whole "
+            f"({'; '.join(trace.thinned)}): ask for fewer with --steps"
+        )
+    return trace
 
 
 def measured(one: Scene, maps: Maps, picture: int, seed: int) -> dict[str, Any]:
     """Every subject of a scene under every view, as sums over the scene's subjects.
 
     Returns:
-        kind → "count" and, for "own", "wrong" and "shuffled": "sums" `[views, 3]` and "counts";
-        "chance" and "wrong_chance": sums `[3]`.
+        kind → "own", "chance", "wrong", "wrong_chance" and "shuffled", each a "count" and "sums":
+        `[views, 3]` of the measures, `[3]` of the two chance levels.
     """
     kinds: dict[str, Any] = {}
     of = cache(maps.of)  # one is the subject here and another's control there
