@@ -45,6 +45,7 @@ def address(real):
     def painting():
         for latest in list(live_steps(real))[:3]:
             yield pack_live(latest, run="live", count=4)
+            time.sleep(0.7)
 
     def told(event: gr.EventData):
         return json.dumps({"without": event.without, "run": event.run})
@@ -390,6 +391,30 @@ def test_a_live_run_grows_step_by_step_and_keeps_the_word(page):
     expect(page.locator(".columns i")).to_have_count(4)
     changed(page, live)
     expect(page.locator(".noise")).to_have_text("Whole run, mean of 4 steps")
+
+
+def test_whoever_is_at_work_in_a_live_run_is_not_disturbed(page):
+    page.get_by_role("button", name="paint").click()
+    expect(page.locator(".badge")).to_have_text("live: step 1 of 4")
+    levels = page.get_by_role("radio", name="8×8")
+    for control in (page.get_by_label("Opacity of the map"), levels):
+        control.focus()
+    page.evaluate("document.activeElement.marked = true")
+    page.get_by_label("Opacity of the map").evaluate("node => { node.marked = true }")
+    expect(page.locator(".badge")).to_have_text("live: step 3 of 4")
+    expect(levels).to_be_focused()
+    assert levels.evaluate("node => node.marked")
+    assert page.get_by_label("Opacity of the map").evaluate("node => node.marked")
+
+
+def test_keys_of_the_browser_are_left_to_it(page):
+    stage = page.locator(".stage.picture")
+    stage.focus()
+    taken = "event => { globalThis.taken = event.defaultPrevented }"
+    page.evaluate(f"document.addEventListener('keydown', {taken})")
+    for key, expected in (("Control+ArrowLeft", False), ("ArrowLeft", True)):
+        page.keyboard.press(key)
+        assert page.evaluate("globalThis.taken") is expected
 
 
 def test_a_phone_has_room_for_all_of_it(shared_chromium, address):

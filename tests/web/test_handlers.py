@@ -14,6 +14,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import gradio as gr
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from gradio.exceptions import ComponentProcessingError
@@ -45,7 +46,7 @@ from scribblediffusion.web.server import Options, serve
 from scribblediffusion.web.shelf import Shelf
 from scribblediffusion.web.studio import Studio
 from scribblediffusion.web.visitors import COOKIE, NOBODY, Visitors, digest, new_token
-from scribblediffusion.web.worker import Finished, Running, Waiting
+from scribblediffusion.web.worker import Failed, Finished, Running, Waiting
 
 
 class Names(dict):
@@ -574,3 +575,37 @@ def test_a_gallery_without_room_is_told_before_the_studio_starts(tmp_path) -> No
     for place in (tmp_path / "file", tmp_path / "file" / "gallery"):
         with pytest.raises(GalleryError, match=r"not a gallery|cannot keep runs in"):
             serve(Options(port=free_port(), gallery=place))
+
+
+@pytest.mark.parametrize("ends", ["told", "raised"])
+def test_a_run_that_fails_half_way_leaves_no_explorer_that_seems_alive(page, ends) -> None:
+    async def news():
+        yield Running(1, 4, 1.0, {"live": "a frame"})
+        if ends == "raised":
+            raise FULL
+        yield Failed("the disk is full")
+
+    page.studio.submit.return_value.news = news
+    given = ({}, False, None, "a kite", 2, 3.0, 1.5, "7", "", False, "", asked(new_token()))
+    first, last = asyncio.run(updates(page.generate(*given)))
+    assert first["explorer"] == {"live": "a frame"}
+    assert last["explorer"] is None
+    assert "the disk is full" in last["status"]["text"]
+
+
+def test_the_thumbnail_of_a_damaged_picture_is_a_sentence(tmp_path, bare_trace) -> None:
+    gallery = Gallery(tmp_path / "gallery")
+    run = gallery.add(bare_trace, picture=np.full((256, 256, 3), 200, np.uint8))
+    assert run.image is not None
+    run.image.write_bytes(run.image.read_bytes()[:90])
+    studio = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True))
+    app = FastAPI()
+    app.include_router(routes(studio, app, tmp_path))
+
+    async def answer() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await client.get(f"http://studio/runs/{run.id}/thumbnail.webp")
+
+    told = asyncio.run(answer())
+    assert (told.status_code, told.json()["detail"]) == (404, "this run's picture is damaged")

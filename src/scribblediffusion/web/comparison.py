@@ -37,7 +37,8 @@ def pack_comparison(trace_a: AttentionTrace, trace_b: AttentionTrace) -> dict[st
         ``code / 255 · top`` (off by at most ``top / 510``), a change ``(code - 128) / 127 · top``.
         `pictures` says how much of the pictures changed: `mean` of ``|after - before|`` over
         pixels and colours, 0…1, and the same by place; None unless both have a picture. `ends` is a
-        sentence where one run was stopped and the other was not, or elsewhere.
+        sentence where one run was stopped and the other was not, or elsewhere. `silent` are words
+        that both have, without weight in one of them.
     """
     found = compare(trace_a, trace_b)
     grid = _grid(found.words, trace_a, trace_b)
@@ -71,8 +72,6 @@ def _side(trace: AttentionTrace) -> dict[str, Any]:
         "prompt": trace.prompt,
         "picture": None if trace.picture is None else data_uri(trace.picture),
         "sketch": None if trace.sketch is None else data_uri(trace.sketch),
-        "seed": plain_settings(trace.settings).get("seed"),
-        "audit": None if trace.audit is None else str(trace.audit),
         "complete": trace.complete,
     }
 
@@ -94,7 +93,6 @@ def _word(word: WordDifference, grid: tuple[int, int]) -> dict[str, Any]:
         "name": word.name,
         "moved": word.moved,
         "r": word.correlation,
-        "shift": list(word.shift),
         "shares": list(word.shares),
         "before": _coded(word.before * places),
         "after": _coded(word.after * places),
@@ -122,7 +120,7 @@ def _alone(
         if raw.sum() > 0:
             even = resize(raw / raw.mean(), *grid)
             heat = _coded(even)
-        alone.append({"name": subject.name, "share": float(raw.mean()), "map": heat})
+        alone.append({"name": subject.name, "map": heat})
     return alone
 
 

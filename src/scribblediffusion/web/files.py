@@ -99,7 +99,11 @@ def routes(studio: Studio, app: FastAPI, temporary: Path) -> APIRouter:
         run = seen(run_id, request)
         if run.image is None:
             raise HTTPException(404, "this run has no picture")
-        return Response(_small(run.image), media_type="image/webp", headers=_private(3600))
+        try:
+            small = _small(run.image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            raise HTTPException(404, "this run's picture is damaged") from None
+        return Response(small, media_type="image/webp", headers=_private(3600))
 
     @router.get(
         "/{run_id}/run.zip",

@@ -1,4 +1,4 @@
-"""What the page does: each handler is a generator of updates, and errors are sentences.
+"""What the page does: handlers that take long are generators of updates; errors are sentences.
 
 A visitor's handler listens to his job and never holds the model. Gradio runs each `next` of a
 generator wherever it likes; nothing of torch crosses a `yield`.
@@ -128,14 +128,15 @@ class Handlers:
                     continue
                 update: Update = {parts["status"]: self._told(news, order, session), **self._busy()}
                 if isinstance(news, Failed):
-                    update |= self._idle(visitor)
+                    update |= self._idle(visitor) | self._over(session, turn, frame)
                 fresh = news.frame if isinstance(news, Running) else None
                 if turn and fresh is not None and fresh is not frame:
                     frame = fresh
                     update |= {parts["explorer"]: frame} if self._is_newest(session, turn) else {}
                 yield update
         except (ScribbleError, OSError) as error:
-            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor)}
+            over = self._over(session, turn, frame)
+            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor), **over}
         finally:
             self._asking.pop(session, None)
             if job is not None:
@@ -151,7 +152,13 @@ class Handlers:
             async for last in shown:
                 yield last
         except (ScribbleError, OSError) as error:  # such as: what to compare with was deleted
-            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor)}
+            over = self._over(session, turn, frame)
+            yield {parts["status"]: said("error", clearly(error)), **self._idle(visitor), **over}
+
+    def _over(self, session: str, turn: int, frame: Any) -> Update:
+        """An explorer that showed a run as it went on, and that is not going to be its record."""
+        is_shown = frame is not None and self._is_newest(session, turn)
+        return {self.parts["explorer"]: None} if is_shown else {}
 
     def _told(self, news: News, order: Order, session: str) -> dict[str, Any]:
         """How a run goes; and what its page asked for meanwhile, and cannot have yet."""
@@ -282,7 +289,7 @@ class Handlers:
         return shown | self._about(run, trace.picture)
 
     def _about(self, run: Run, picture: np.ndarray | None) -> Update:
-        """The four outputs of a run, as far as they are there."""
+        """The outputs of a run, as far as they are there yet."""
         parts = self.parts
         shown: Update = {
             parts["run_id"]: run.id,
@@ -375,7 +382,7 @@ def _why_unopened(error: Exception) -> str:
     """Why a run is not shown: what is wrong with it may be anything, where it is not our own."""
     if isinstance(error, ScribbleError | OSError):
         return clearly(error)
-    _log.info("a run cannot be opened", exc_info=error)
+    _log.warning("a run cannot be opened", exc_info=error)
     return "This run cannot be opened: its record is not as the studio writes it."
 
 

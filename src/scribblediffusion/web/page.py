@@ -147,7 +147,7 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except _OF_OTHER_TYPES as error:
-            _log.info("values of other types were sent: %s", error)
+            _log.warning("values of other types were sent", exc_info=error)
             raise gr.Error(_OTHER_TYPES, print_exception=False) from None
 
     async def postprocess_data(self, *args: Any, **kwargs: Any) -> Any:
@@ -332,34 +332,42 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     """Which event calls which handler."""
     made = does.parts
     shown: Any = {part for part in made.values() if part is not made["starters"]}
-    # Gradio would fade and count on what waits; the status line says more.
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # Gradio would fade and count on what waits; the status line says more. It tells every output
+    # how an event goes unless one is named, and a board that is told anything uploads its drawing.
+    quiet: dict[str, Any] = {
+        "show_progress": "hidden", "show_progress_on": made["status"], "api_visibility": "private",
+    }  # fmt: skip
+    # A second one that comes while the first is under way is not dropped.
+    each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}
+    newest: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
     order = ("board", "masked", "mask", "prompt", "steps", "guidance", "sketch_guidance", "seed")
     inputs = [made[name] for name in (*order, "model", "each_head", "run_id")]
     # Asking again is fine while the views of the last run are still being drawn.
-    live: dict[str, Any] = {"concurrency_limit": _LISTENERS, "trigger_mode": "multiple", **quiet}
+    live: dict[str, Any] = {"concurrency_limit": _LISTENERS, **each}
+    # A mask that is not shown does not count, and its file may be gone by now.
+    unseen = "(...sent) => { if (!sent[1]) sent[2] = null; return sent; }"
     address = (
         "(run) => { if (run) history.replaceState(null, '', '?run=' + encodeURIComponent(run)) }"
     )
 
-    made["go"].click(does.generate, inputs, shown, **live)
-    made["prompt"].submit(does.generate, inputs, shown, **live)
+    made["go"].click(does.generate, inputs, shown, js=unseen, **live)
+    made["prompt"].submit(does.generate, inputs, shown, js=unseen, **live)
     made["halt"].click(does.stop, None, made["halt"], queue=False, **quiet)
     made["explorer"].without(does.without, None, shown, **live)
     made["other"].click(does.explore, [made["other_id"]], shown, **live)
     made["run_id"].change(None, [made["run_id"]], None, js=address, **quiet)
     made["use_seed"].click(_again, made["last_seed"], made["seed"], **quiet)
-    made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **quiet)
+    made["starters"].pick(does.pick, None, [made["board"], made["prompt"]], **each)
     # Gradio's own bin leaves the board with another tool than the brush.
     made["board"].clear(blank, None, made["board"], **quiet)
     made["mask"].clear(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
-    made["masked"].input(does.mask_board, [made["masked"], made["board"]], made["mask"], **quiet)
+    made["masked"].input(does.mask_board, [made["masked"], made["board"]], made["mask"], **newest)
 
     shelf = made["shelf"]
     tab.select(does.shelf.show_shelf, [shelf], [shelf], **quiet)
-    shelf.turn(does.shelf.turn, [shelf], [shelf], **quiet)
-    shelf.remove(does.shelf.remove, [shelf], [shelf], **quiet)
-    shelf.restore(does.shelf.restore, [shelf], [shelf], **quiet)
+    shelf.turn(does.shelf.turn, [shelf], [shelf], **each)
+    shelf.remove(does.shelf.remove, [shelf], [shelf], **each)
+    shelf.restore(does.shelf.restore, [shelf], [shelf], **each)
     shelf.open(does.open_run, None, shown, **live)
     shelf.compare(does.compare, [made["run_id"]], shown, **live)
     asked = (FOLDER / "asked.js").read_text(encoding="utf-8")

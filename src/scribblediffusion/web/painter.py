@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -114,12 +115,16 @@ class Painter:
         return self._pipe[1]
 
 
+#: Names of runs that go on, each used once.
+_NUMBERS = itertools.count(1)
+
+
 def tell_steps(pipe: ScribblePipeline, job: Job, extractor: RealAttentionExtractor) -> None:
     """Sample and decode one run inside the extractor's context, telling the job every step."""
     from scribblediffusion.settings import seeded
 
     order: Order = job.order
-    budget, name, frame = LiveBudget(), f"live-{id(job)}", None
+    budget, name, frame = LiveBudget(), f"live-{next(_NUMBERS)}", None
     steps = pipe.denoise(
         order.prompt,
         order.sketch,

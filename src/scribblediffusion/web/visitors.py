@@ -2,7 +2,8 @@
 
 A visitor is a random number in a cookie (or the name one logged in with); a run notes a digest of
 it. Lists show one's own runs. A run's id has 80 random bits: whoever opens its permalink may look
-at that run from then on, in that browser, and only the owner may delete it. Where the server
+at that run from then on, in that browser (the last 200 such runs, until the server ends), and only
+the owner may delete it. Where the server
 answers this machine alone, runs made on the command line, and by programs that keep no cookie, have
 no owner: they belong to whoever sits at it.
 """

@@ -23,6 +23,7 @@ function compareRuns(element, props, watch) {
     return [
       { kind: "pictures", name: "pictures", size: data.pictures?.mean ?? 0, text: data.pictures ? `${percent(data.pictures.mean)} changed` : "" },
       ...data.words.map((w) => ({ kind: "shared", name: w.name, word: w, before: w.before, after: w.after, size: w.moved, text: `${percent(w.moved)} moved` })),
+      ...data.silent.map((name) => ({ kind: "alone", name, before: null, after: null, text: "no weight in one of them" })),
       ...data.only_a.map((w) => ({ kind: "alone", name: w.name, before: w.map, after: null, text: "only before" })),
       ...data.only_b.map((w) => ({ kind: "alone", name: w.name, before: null, after: w.map, text: "only after" })),
     ];
@@ -60,7 +61,7 @@ function compareRuns(element, props, watch) {
     find(".heat-bar").style.visibility = shown ? "visible" : "hidden";
     find(".heat-bar .ramp").style.background = gradientOf(inferno);
     fillTicks(".heat-bar", ticksOf(top, ""));
-    say(find(".heat-note"), shown ? `“${chosen.name}”: times the even share, whole run · one scale for ${shared ? "all words of" : ""} both runs · ${gridNote(rows, cols, true)}` : "the two pictures; choose a word below to see its map in both");
+    say(find(".heat-note"), shown ? `“${chosen.name}”: times the even share, whole run · one scale for ${shared ? "all words of" : ""} both runs · ${gridNote(rows, cols, true)}` : chosen.kind === "pictures" ? "the two pictures; choose a word below to see its map in both" : `“${chosen.name}” has no map in one of the runs`);
   }
 
   function drawChange() {
@@ -70,7 +71,7 @@ function compareRuns(element, props, watch) {
     nothing.hidden = Boolean(coded);
     bar.style.visibility = coded ? "visible" : "hidden";
     if (!coded) {
-      const why = chosen.kind === "pictures" ? "One of the runs has no picture" : `“${chosen.name}” is ${chosen.text}: there is nothing to subtract. “pictures” shows what leaving it out did.`;
+      const why = chosen.kind === "pictures" ? "One of the runs has no picture" : `“${chosen.name}”: ${chosen.text}, so there is nothing to subtract. “pictures” shows what leaving it out did.`;
       say(nothing, why);
       say(find(".change-note"), "");
       return say(find(".facts"), why);

@@ -13,6 +13,11 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Whether a key belongs to the browser, such as Alt and ← for the page before. */
+function isShortcut(event) {
+  return event.altKey || event.ctrlKey || event.metaKey;
+}
+
 /** One tab stop for a group of buttons; arrow keys, Home and End move inside it. */
 function roving(group, buttonsOf, columnsOf) {
   const rest = () => {
@@ -30,7 +35,7 @@ function roving(group, buttonsOf, columnsOf) {
       ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns,
       Home: -at, End: buttons.length - 1 - at,
     };
-    if (at < 0 || !(event.key in moves) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (at < 0 || !(event.key in moves) || isShortcut(event)) return;
     event.preventDefault();
     buttons[at + moves[event.key]]?.focus();
   });

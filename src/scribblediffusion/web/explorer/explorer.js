@@ -43,6 +43,7 @@ function explore(element, trigger, props, server, watch) {
   function open(data) {
     const same = app.data?.prompt === data.prompt; // its words stay kept: live, ended, made again
     const goesOn = same && app.data.run === data.run, live = app.live;
+    const follows = !goesOn || app.step === null || app.step >= app.data.steps.length - 1;
     app.data = data;
     app.live = Boolean(data.growing);
     app.subjects = subjectsOf(data);
@@ -52,7 +53,7 @@ function explore(element, trigger, props, server, watch) {
     if (same) keepLooking(app);
     else Object.assign(app, { hover: null, locked: null });
     if (!goesOn && !(same && live)) app.spot = null;
-    if (app.live) app.step = data.steps.length - 1;
+    if (app.live) app.step = follows ? data.steps.length - 1 : app.step;
     else if (!goesOn || live) app.step = null;
     find(".empty").hidden = true;
     find(".explorer").hidden = false;

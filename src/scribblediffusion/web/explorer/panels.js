@@ -43,7 +43,7 @@ function scrubPart(app) {
   input.addEventListener("keydown", (event) => {
     const last = app.data.steps.length - 1;
     const enter = { Home: 0, ArrowRight: 0, ArrowUp: 0, End: last, ArrowLeft: last, ArrowDown: last };
-    if (app.step !== null || !(event.key in enter)) return;
+    if (app.step !== null || !(event.key in enter) || isShortcut(event)) return;
     event.preventDefault();
     go(enter[event.key]);
   });
@@ -146,8 +146,10 @@ function rankingPart(app) {
       const strokes = rankAt(app.block, app.subjects.regions, app.spot, app.step);
       const specials = rankAt(app.block, app.subjects.specials, app.spot, app.step);
       const top = Math.max(words[0]?.share ?? 0, strokes[0]?.share ?? 0) || 1;
+      const at = [...panel.querySelectorAll("li button")].indexOf(document.activeElement);
       app.find(".heard-words").replaceChildren(...words.slice(0, 8).map(line(top)));
       app.find(".heard-strokes").replaceChildren(...strokes.slice(0, 8).map(line(top)));
+      if (at >= 0) panel.querySelectorAll("li button")[at]?.focus(); // they were made anew
       const sum = (list) => percent(list.reduce((total, { share }) => total + share, 0));
       const rest = specials.map(({ subject, share }) => `${subject.name} ${percent(share)}`).join(", ");
       const off = percent(app.block.error);
@@ -227,7 +229,10 @@ function controlsPart(app) {
   }
 
   return {
-    load() { key = null; asked += 1; },
+    load() {
+      if (!app.live) key = null; // while it grows somebody may be at one of the dials
+      asked += 1;
+    },
     draw() {
       const now = [app.data.run, app.data.prompt, app.live, app.layer].join();
       if (key !== now) { key = now; build(); }

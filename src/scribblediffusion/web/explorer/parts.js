@@ -3,6 +3,7 @@
 /** The sketch with its regions as buttons, one level of the pyramid at a time. */
 function sketchPart(app) {
   const cells = app.find(".cells"), heard = app.find(".heard"), part = app.find(".sketch-part");
+  const chooser = app.find(".levels");
   let buttons = [];
   const rest = roving(cells, () => buttons, () => app.level);
 
@@ -41,7 +42,8 @@ function sketchPart(app) {
       const levels = [...new Set(app.data.regions.map((r) => r.at[0]))];
       if (!levels.includes(app.level)) app.level = levels[0];
       const sizes = levels.map((n) => [n, `${n}×${n}`]);
-      app.find(".levels").replaceChildren(choice(`${app.id}level`, "regions", sizes, app.level, (n) => { app.level = n; fill(); app.look({}); }));
+      if (chooser.dataset.sizes !== levels.join()) chooser.replaceChildren(choice(`${app.id}level`, "regions", sizes, app.level, (n) => { app.level = n; fill(); app.look({}); }));
+      chooser.dataset.sizes = levels.join();
       const found = app.subjects.regions.filter((r) => r.at[0] === app.level);
       const boxes = JSON.stringify([app.data.sketch_size, found.map((r) => r.box)]);
       if (cells.dataset.boxes === boxes && buttons.length === found.length) renew(found);
@@ -149,6 +151,7 @@ function aiming(app, stage) {
   stage.addEventListener("blur", () => aimAt(null));
   stage.addEventListener("click", (e) => app.data && app.look({ spot: spotOf(e) }));
   stage.addEventListener("keydown", (event) => {
+    if (isShortcut(event)) return;
     const { rows, cols } = app.block, by = event.shiftKey ? 4 : 1, { key } = event;
     const moves = { ArrowRight: [0, by], ArrowLeft: [0, -by], ArrowDown: [by, 0], ArrowUp: [-by, 0] };
     const place = placeOf(app.block, aim ?? app.spot ?? { x: 0.5, y: 0.5 });
