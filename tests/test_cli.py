@@ -221,3 +221,15 @@ def test_threads_spin_shortly_unless_somebody_says_otherwise(monkeypatch, capsys
     with pytest.raises(SystemExit):
         main(["--help"])
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_passwords_of_the_environment_are_one_a_line(monkeypatch, tmp_path):
+    served = []
+    server = pytest.importorskip("scribblediffusion.web.server")
+    monkeypatch.setattr(server, "serve", served.append)
+    monkeypatch.setattr(server, "refuse_taken", lambda _: None)
+    monkeypatch.setenv("SCRIBBLE_AUTH", "ada:my secret:pw\nbob:builder\n")
+    with pytest.raises(SystemExit) as left:
+        main(["app", "--gallery", str(tmp_path)])
+    assert left.value.code == 0
+    assert served[0].auth == (("ada", "my secret:pw"), ("bob", "builder"))

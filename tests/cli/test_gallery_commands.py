@@ -44,6 +44,9 @@ def test_list_by_word_seed_day_and_page(scribble, three):
     assert listed(second) == [three[0].id]
     assert "3 to 3 of 3 runs, page 2 of 2" in second.out
     assert "only 1" in scribble("gallery", "list", "--page", 9).out
+    done = scribble("gallery", "list", "--bin", "--words", "red")
+    assert done.status == 2
+    assert "--words does not go with --bin" in done.err
 
 
 def test_list_at_the_ends_of_calendar_and_counting(scribble, three):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -21,8 +22,8 @@ def app(
         list[str] | None,
         typer.Option(
             metavar="NAME:PASSWORD",
-            help="Ask visitors to log in; may be given several times.",
-            envvar="SCRIBBLE_AUTH",
+            help="Ask visitors to log in; may be given several times, or one a line in the "
+            "environment variable SCRIBBLE_AUTH.",
         ),
     ] = None,
     model: Annotated[
@@ -48,7 +49,7 @@ def app(
         port=port,
         gallery=gallery,
         models={"shipped model": None} | {one: model_name(one) for one in model or ()},
-        auth=tuple(_pair(one) for one in auth or ()),
+        auth=tuple(_pair(one) for one in auth or os.environ.get("SCRIBBLE_AUTH", "").splitlines()),
     )
     if host not in LOOPBACK and not options.auth:
         note = "whoever reaches this machine can draw; --auth asks for a password"

@@ -59,14 +59,17 @@ def list_runs(
 ) -> None:
     """List the runs, newest first."""
     kept = _gallery(gallery)
-    if deleted:
-        _show_bin(kept)
-        return
     asked = {"words": words, "seed": seed, "since": _day(since, "--since"),
              "until": _day(until, "--until")}  # fmt: skip
+    chosen = [f"--{name}" for name, value in asked.items() if value not in ("", None)]
+    if deleted:
+        if chosen:
+            raise InputError(f"{chosen[0]} does not go with --bin: the bin is listed whole")
+        _show_bin(kept)
+        return
     found = kept.list(page=page, size=size, **asked)
     if not found.runs:
-        say(_nothing(kept, found, any(v not in ("", None) for v in asked.values())))
+        say(_nothing(kept, found, bool(chosen)))
         return
     _show(list(found), str(kept.root), _where(found))
 

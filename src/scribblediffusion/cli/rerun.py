@@ -95,7 +95,7 @@ def rerun(
     before = pictures_of(kept)
     recipe = Recipe.of(kept, model)
     sketches = kept.sketches()
-    check_gallery(gallery)
+    check_gallery(kept_in.root)
     trace = _repeated(recipe, sketches)
     settings = {"model": recipe.model, "rerun_of": kept.id}
     new = kept_in.add(trace, sketch=sketches[0], settings=settings)
