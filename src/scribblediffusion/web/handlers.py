@@ -382,7 +382,7 @@ def _why_unopened(error: Exception) -> str:
     """Why a run is not shown: what is wrong with it may be anything, where it is not our own."""
     if isinstance(error, ScribbleError | OSError):
         return clearly(error)
-    _log.warning("a run cannot be opened", exc_info=error)
+    _log.warning("a run cannot be opened: %r", error)
     return "This run cannot be opened: its record is not as the studio writes it."
 
 

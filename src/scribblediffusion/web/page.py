@@ -147,7 +147,7 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except _OF_OTHER_TYPES as error:
-            _log.warning("values of other types were sent", exc_info=error)
+            _log.info("values of other types were sent: %s", error)
             raise gr.Error(_OTHER_TYPES, print_exception=False) from None
 
     async def postprocess_data(self, *args: Any, **kwargs: Any) -> Any:

@@ -170,6 +170,6 @@ def _card(run: Run) -> dict[str, Any] | None:
         seed = "" if run.seed is None else f" · seed {run.seed}"
         facts = f"{run.created:%d %b %Y, %H:%M}{seed}{_stopped(run)}"
     except Exception as error:  # noqa: BLE001 (a record may be anybody's: the others are shown)
-        _log.warning("run %s is not shown", run.id, exc_info=error)
+        _log.warning("run %s is not shown: %r", run.id, error)
         return None
     return {"id": run.id, "prompt": run.prompt[:300], "facts": facts, "own": True}
