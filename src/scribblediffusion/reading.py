@@ -146,8 +146,8 @@ def opacity(image: Image.Image) -> Image.Image | None:
     if not image.has_transparency_data:
         return None
     if _is_deep(image):  # Pillow would cut its levels off at 255 first
-        seen = np.asarray(image) != image.info["transparency"]
-        alpha = Image.fromarray(seen.astype(np.uint8) * 255)
+        seen = np.not_equal(np.asarray(image), image.info["transparency"])
+        alpha = Image.fromarray(np.where(seen, 255, 0).astype(np.uint8))
     else:
         alpha = image.convert("RGBA").getchannel("A")
     return None if alpha.getextrema() == (255, 255) else alpha

@@ -200,9 +200,9 @@ def test_export_replaces_weights_and_nothing_else(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_latents_of_another_autoencoder_are_refused(tmp_path):
-    (tmp_path / "shards").mkdir()
-    train._refuse_other_latents(tmp_path)
+def test_latents_of_another_autoencoder_are_refused(scribble, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SHARD", 4)
+    scribble("scenes", "--count", 4)
     own = tmp_path / "autoencoder"
     shutil.copytree(shipped() / "autoencoder", own)
     weights = load_file(own / FILE)
@@ -211,8 +211,10 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path):
     train._refuse_other_latents(tmp_path)  # other previews are fine
     first = next(name for name in weights if not name.startswith("preview_"))
     save_file(weights | {first: weights[first] + 1}, own / FILE)
-    with pytest.raises(InputError, match="latents of another autoencoder"):
-        train._refuse_other_latents(tmp_path)
+    for command in (("scenes", "--count", 8), ("denoiser", "--batch", 2)):
+        with pytest.raises(InputError, match="latents of another autoencoder"):
+            scribble(*command)
+    assert built == [range(4)]
 
 
 def test_a_source_without_an_autoencoder_is_named_before_scenes_are_drawn(scribble, tmp_path):

@@ -506,6 +506,18 @@ def test_a_file_without_room_on_the_page_is_a_sentence(monkeypatch) -> None:
         asyncio.run(Page.postprocess_data(MagicMock(spec=Page)))
 
 
+def asked_for(gallery: Gallery, path: str, temporary) -> httpx.Response:
+    """What the routes of a gallery's runs answer."""
+    studio, app = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True)), FastAPI()
+    app.include_router(routes(studio, app, temporary))
+
+    async def answer() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            return await client.get(f"http://studio/runs/{path}")
+
+    return asyncio.run(answer())
+
+
 @pytest.mark.parametrize("wrong", [FULL, None])
 def test_a_zip_without_room_is_a_sentence(tmp_path, bare_trace, monkeypatch, wrong) -> None:
     gallery = Gallery(tmp_path / "gallery")
@@ -516,17 +528,9 @@ def test_a_zip_without_room_is_a_sentence(tmp_path, bare_trace, monkeypatch, wro
         raise wrong or raised_by(errno.ENOSPC)
 
     monkeypatch.setattr("scribblediffusion.web.outgoing.write_zip", packed)
-    studio = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True))
-    app, temporary = FastAPI(), tmp_path / "temporary"
+    temporary = tmp_path / "temporary"
     temporary.mkdir()
-    app.include_router(routes(studio, app, temporary))
-
-    async def answer() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport) as client:
-            return await client.get(f"http://studio/runs/{run.id}/run.zip")
-
-    told = asyncio.run(answer())
+    told = asked_for(gallery, f"{run.id}/run.zip", temporary)
     assert told.status_code == 507
     assert "the disk is full" in told.json()["detail"]
     assert not list(temporary.iterdir())
@@ -598,14 +602,5 @@ def test_the_thumbnail_of_a_damaged_picture_is_a_sentence(tmp_path, bare_trace) 
     run = gallery.add(bare_trace, picture=np.full((256, 256, 3), 200, np.uint8))
     assert run.image is not None
     run.image.write_bytes(run.image.read_bytes()[:90])
-    studio = MagicMock(gallery=gallery, visitors=Visitors(gallery, local=True))
-    app = FastAPI()
-    app.include_router(routes(studio, app, tmp_path))
-
-    async def answer() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport) as client:
-            return await client.get(f"http://studio/runs/{run.id}/thumbnail.webp")
-
-    told = asyncio.run(answer())
+    told = asked_for(gallery, f"{run.id}/thumbnail.webp", tmp_path)
     assert (told.status_code, told.json()["detail"]) == (404, "this run's picture is damaged")

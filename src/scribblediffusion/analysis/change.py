@@ -93,7 +93,9 @@ class Explained(Printed):
     def sentence(self) -> str:
         """The finding as a person reads it."""
         if self.share is None or (self.effect is not None and self.effect < NO_EFFECT):
-            seen = f"{100 * (self.effect or 0):.1f} % of the pixels changed noticeably"
+            seen = "nothing changed"
+            if self.effect is not None:
+                seen = f"{100 * self.effect:.1f} % of the pixels changed noticeably"
             return f"{self.name}, {self.edit}: hardly any effect ({seen})"
         other = "" if self.control is None else f", control {100 * self.control:.0f} %"
         when = "" if self.edit == "removed" else f" when it was {self.edit}"

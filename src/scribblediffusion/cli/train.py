@@ -55,17 +55,20 @@ def _autoencoder(runs: Path) -> ScribbleAutoencoder:
     return ScribbleAutoencoder.from_pretrained(_autoencoder_folder(runs), low_cpu_mem_usage=False)
 
 
-def _refuse_other_latents(runs: Path) -> None:
-    """Shards hold latents of one autoencoder: notes of which, or refuses to go on with another."""
-    from scribblediffusion.train.latents import autoencoder_of
+#: Which autoencoder the shards of some runs were encoded with.
+_ENCODER = "shards/autoencoder.txt"
 
-    note, now = runs / "shards" / "autoencoder.txt", autoencoder_of(_autoencoder_folder(runs))
-    if note.exists() and note.read_text(encoding="utf-8").strip() != now:
+
+def _refuse_other_latents(runs: Path) -> None:
+    """Shards hold latents of one autoencoder: refuses to go on with another."""
+    from scribblediffusion.train.autoencoder import autoencoder_of
+
+    note, now = runs / _ENCODER, autoencoder_of(_autoencoder_folder(runs))
+    if note.exists() and note.read_text(encoding="utf-8") != now:
         raise InputError(
             f"the scenes in {note.parent} are latents of another autoencoder than that of "
             f"{_autoencoder_folder(runs)}: delete them and make them anew, or name other --runs"
         )
-    note.write_text(now + "\n", encoding="utf-8")
 
 
 def _keep(trainer: Trainer | AutoencoderTrainer, folder: Path) -> None:
@@ -113,7 +116,6 @@ def autoencoder(
         trainer.load(folder)
     elif source:
         trainer.begin(source)
-    before = trainer.step
     _say_what_is_left(trainer, minutes)
     keep = Every(save_every)
     try:
@@ -128,8 +130,7 @@ def autoencoder(
                     log.info("%s, %.2f dB held out", report, quality)
     finally:
         _keep(trainer, folder)
-    if trainer.step > before or not (folder / "config.json").exists():
-        trainer.export(folder)  # otherwise its previews may have been taught since
+    trainer.export(folder)
 
 
 @app.command()
@@ -174,6 +175,7 @@ def scenes(
 ) -> None:
     """Draw scenes and encode them into shards of a thousand; shards that exist are kept."""
     need("drawing scenes", *SCENES)
+    from scribblediffusion.train.autoencoder import autoencoder_of
     from scribblediffusion.train.latents import Shard, build
 
     if start % SHARD:
@@ -181,6 +183,9 @@ def scenes(
     encoder = _autoencoder(runs)
     (runs / "shards").mkdir(parents=True, exist_ok=True)
     _refuse_other_latents(runs)
+    if not any((runs / "shards").glob("*.npz")):  # of shards without a note nobody knows
+        of = autoencoder_of(_autoencoder_folder(runs))
+        (runs / _ENCODER).write_text(of, encoding="utf-8")
     end = start + count
     shards = {
         runs / "shards" / f"shard-{first // SHARD:04d}.npz": range(first, min(first + SHARD, end))

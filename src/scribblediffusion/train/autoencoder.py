@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
+from scribblediffusion.model.weights import FILE
 from scribblediffusion.train import checkpoint
 from scribblediffusion.train.health import refuse_not_finite
 from scribblediffusion.train.precision import autocast
@@ -83,6 +88,16 @@ class Report:
 
     def __str__(self) -> str:
         return f"step {self.step}: loss {self.loss:.4f}, {self.rate:.1f} crops/s"
+
+
+def autoencoder_of(folder: Path | str) -> str:
+    """Stands for the encoder and decoder of a folder of weights, whatever its previews are."""
+    found = hashlib.sha256()
+    with safe_open(Path(folder) / FILE, "np") as tensors:
+        for name in sorted(tensors.keys()):
+            if not name.startswith("preview_"):
+                found.update(name.encode() + tensors.get_tensor(name).tobytes())
+    return found.hexdigest()
 
 
 class AutoencoderTrainer:
@@ -217,12 +232,19 @@ class AutoencoderTrainer:
         self.step, self.minutes = about["step"], about.get("minutes", 0.0)
 
     def export(self, folder: Path) -> None:
-        """Leave the averaged weights in `folder`, in diffusers' layout, as safetensors."""
+        """Leave the averaged weights in `folder`, in diffusers' layout, as safetensors.
+
+        Where encoder and decoder are there already nothing is written: their previews may have been
+        taught since.
+        """
         if not self.devices.is_main_process:
             return
         if not self.decoder_only:
             standardise(self.average, self.data)
-        self.average.save_pretrained(folder)
+        with tempfile.TemporaryDirectory() as new:
+            self.average.save_pretrained(new)
+            if not (folder / FILE).is_file() or autoencoder_of(folder) != autoencoder_of(new):
+                shutil.copytree(new, folder, dirs_exist_ok=True)
 
     @torch.no_grad()
     def quality(self, count: int = 48) -> tuple[float, np.ndarray]:

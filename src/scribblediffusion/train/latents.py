@@ -5,7 +5,6 @@ Computed once into shards (`shard-0000.npz`), since encoding and drawing cost mo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -16,29 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from scribblediffusion.errors import InputError
 from scribblediffusion.gallery.durable import sync_file
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
-from scribblediffusion.model.weights import FILE
 from scribblediffusion.train.autoencoder import to_tensor
 from scribblediffusion.train.precision import autocast
 from scribblediffusion.train.scenes import Scene, scene
 
 #: Characters of the caption: (object number, "colour" or "noun", start, end).
 Span = tuple[int, str, int, int]
-
-
-def autoencoder_of(folder: Path) -> str:
-    """Stands for the encoder and decoder of a folder of weights, whatever its previews are."""
-    found = hashlib.sha256()
-    with safe_open(folder / FILE, "np") as tensors:
-        for name in sorted(tensors.keys()):
-            if not name.startswith("preview_"):
-                found.update(name.encode() + tensors.get_tensor(name).tobytes())
-    return found.hexdigest()
 
 
 @dataclass

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Picture = Image.Image | Array
 #: Height of a colour bar with its numbers.
 BAR_HEIGHT = 34
-#: An overlay's longer side is at least so many pixels.
+#: An overlay's longer side has from so many to so many pixels.
 LEAST, MOST = 96, 4096
 
 
