@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 from launching import launched
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from scribblediffusion.cli import app
 from scribblediffusion.errors import WeightsError
 from scribblediffusion.model.autoencoder import ScribbleAutoencoder
-from scribblediffusion.model.weights import shipped
+from scribblediffusion.model.weights import FILE, shipped
 from scribblediffusion.train.autoencoder import AutoencoderTrainer, psnr, to_tensor
 from scribblediffusion.train.preview import PreviewTrainer, lessons, likeness
 from scribblediffusion.train.scenes import scene
@@ -40,6 +41,26 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, tmp_path):
     again.run_step()
     for name, value in whole.average.state_dict().items():
         assert torch.equal(value, again.average.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_the_same_export_again_keeps_previews_that_were_taught_since(data, tmp_path):
+    trainer = AutoencoderTrainer(data, batch=2, cpu=True)
+    trainer.run_step()
+    trainer.save(tmp_path / "state")
+    trainer.export(tmp_path / "weights")
+    file = tmp_path / "weights" / FILE
+    weights = load_file(file)
+    taught = next(name for name in weights if name.startswith("preview_"))
+    save_file(weights | {taught: weights[taught] + 1}, file)
+    for steps in (0, 1):
+        again = AutoencoderTrainer(data, batch=2, cpu=True)
+        again.load(tmp_path / "state")
+        for _ in range(steps):
+            again.run_step()
+        again.export(tmp_path / "weights")
+        kept = np.array_equal(load_file(file)[taught], weights[taught] + 1)
+        assert kept is (steps == 0)
 
 
 @pytest.mark.long
