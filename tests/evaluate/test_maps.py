@@ -14,7 +14,7 @@ from scribbles import small_pipeline
 from scribblediffusion.analysis.change import explain_change
 from scribblediffusion.attention.trace import resize
 from scribblediffusion.errors import SettingError
-from scribblediffusion.evaluate import account, choosing, maps, truth
+from scribblediffusion.evaluate import account, choosing, findings, maps, tables, truth
 from scribblediffusion.evaluate.causal import Outcome
 from scribblediffusion.evaluate.edits import Edit
 from scribblediffusion.evaluate.findings import Evidence, examples, nearest
@@ -99,7 +99,7 @@ def test_words_are_removed_at_steps_that_the_run_has(steps):
 
 def test_the_page_asks_for_every_part_once():
     asked = re.findall("<!-- measured: ([^ ]+) -->", PAGE.read_text())
-    assert sorted(asked) == sorted(account.BLOCKS)
+    assert sorted(asked) == sorted(tables.BLOCKS)
 
 
 @pytest.mark.long
@@ -196,7 +196,7 @@ def test_a_word_with_an_effect_is_no_example_of_none(tmp_path):
     effects = [record(0, [edit("loud", 0.9, 0.1, effect=0.03), edit("quiet", 0.1, 9.0)])]
     evidence = Evidence({"steps": 1}, 4, [], effects, [], tmp_path)
     assert examples(evidence)["attention without effect"] == []
-    text = account._ignored(evidence)
+    text = tables._ignored(evidence)
     assert "No word that was removed had more attention" in text
     assert "*loud*" in text
 
@@ -211,7 +211,7 @@ def test_explained_is_of_edits_that_had_an_effect(tmp_path):
     assert found["share"] is not None
     assert found["share"].value == pytest.approx(0.7)
     assert found["share"].count == 2
-    assert account.sentence(effects[0]["edits"][0]) == (
+    assert findings.sentence(effects[0]["edits"][0]) == (
         "the map of *a* explains 80 % of what changed (chance 20 %, control 30 %)"
     )
 
@@ -265,7 +265,7 @@ def test_the_default_is_chosen_on_one_half_and_reported_on_the_other(tmp_path):
     assert found.margin == pytest.approx(0.2)
     assert found.reported[found.best]["noun"].own[1].value == pytest.approx(0.3)
     assert found.reported[choosing.DEFAULT]["noun"].own[1].value == pytest.approx(0.4)
-    assert "is to become up blocks, all steps" in account._choice(evidence)
+    assert "is to become up blocks, all steps" in tables._choice(evidence)
     look = choosing.look(evidence)
     assert look is not None
     assert (look.noise, look.layer, look.head) == (0.5, "up", ("up", 1))
@@ -294,7 +294,7 @@ def test_pointing_that_is_always_right_or_wrong_has_an_interval_of_some_width(tm
 def test_the_controls_of_words_and_strokes_have_a_name_for_both(tmp_path):
     strokes = [edit("the stroke", 0.1, 1.0, kind="stroke") | {"edit": "erased", "how": "erased"}]
     effects = [record(0, [edit("cat", 0.1, 1.0), *strokes])]
-    table = account._causal(Evidence({}, 4, [], effects, [], tmp_path))
+    table = tables._causal(Evidence({}, 4, [], effects, [], tmp_path))
     assert "strokes erased" in table
     assert "| other maps of its kind |" in table
     assert "other words" not in table
@@ -334,5 +334,5 @@ def test_where_there_is_no_share_chance_and_control_are_left_out_as_well(tmp_pat
     assert {name: i.count for name, i in found.items() if i} == dict.fromkeys(found, 1)
     assert found["chance"] is not None
     assert found["chance"].value == 0.2
-    assert "80 % [80, 80]" in account._alike(evidence)
-    assert "(chance 20 %)" in account._alike(evidence)
+    assert "80 % [80, 80]" in tables._alike(evidence)
+    assert "(chance 20 %)" in tables._alike(evidence)

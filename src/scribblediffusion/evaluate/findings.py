@@ -109,6 +109,15 @@ class Evidence:
         about = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         return cls(about, scenes, localisation, effects, moments, folder)
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """How many scenes each of the three experiments had."""
+        return {
+            "localisation_scenes": len(self.localisation),
+            "causal_scenes": len(self.effects),
+            "time_scenes": len([r for r in self.moments if "moments" in r]),
+        }
+
     # ── localisation ─────────────────────────────────────────────────────────────────────────
 
     @property
@@ -193,6 +202,33 @@ class Evidence:
 
         names = ("share", "chance", "control", "best")
         return {name: self.of_edits(part(i), kind, edit) for i, name in enumerate(names)}
+
+    def consequences(self, kind: str, edit: str) -> dict[str, Interval | None]:
+        """What edits of one kind did: how many had an effect, how large, and where.
+
+        "as removed" is, of words that were knocked out, how much of what their removal changed lies
+        where knocking out changed most.
+        """
+
+        def where_effective(name: str) -> Callable[[Record], float | None]:
+            return lambda e: e.get(name) if had_effect(e) else None
+
+        def as_removed(at: int) -> Callable[[Record], float | None]:
+            return lambda e: (
+                alike[at]
+                if (alike := e.get("as removed")) and alike[0] is not None and had_effect(e)
+                else None
+            )
+
+        asked: dict[str, tuple[Callable[[Record], float | None], Any]] = {
+            "had an effect": (lambda e: float(had_effect(e)), share_interval),
+            "pixels": (lambda e: e["effect"], mean_interval),
+            "inside its object": (where_effective("inside"), mean_interval),
+            "size of its object": (where_effective("area"), mean_interval),
+            "as removed": (as_removed(0), mean_interval),
+            "as removed, chance": (as_removed(1), mean_interval),
+        }
+        return {name: self.of_edits(value, kind, edit, by) for name, (value, by) in asked.items()}
 
     # ── over time ────────────────────────────────────────────────────────────────────────────
 
