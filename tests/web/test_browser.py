@@ -219,6 +219,7 @@ def test_another_visitor_sees_nothing_of_it(chromium, served: Served, opened: Op
     other.close()
 
 
+@pytest.mark.long
 def test_stop_midway_keeps_the_picture_and_its_attention(chromium, served: Served, opened) -> None:
     second = Opened(chromium, served.url)
     opened.draw_circle()
@@ -261,6 +262,7 @@ def test_a_slow_page_shows_every_output(opened: Opened) -> None:
         expect(opened.page.locator(f"#studio-{output} img")).to_be_visible(timeout=PATIENCE)
 
 
+@pytest.mark.long
 def test_a_permalink_survives_a_restart(chromium, served: Served) -> None:
     opened = Opened(chromium, served.url)
     opened.page.get_by_role("button", name=APPLE).click()
@@ -283,6 +285,7 @@ def test_a_permalink_survives_a_restart(chromium, served: Served) -> None:
     opened.close()
 
 
+@pytest.mark.long
 def test_everything_from_the_keyboard(opened: Opened) -> None:
     """Nothing is pointed at, and no script moves the focus."""
     page, keys = opened.page, opened.page.keyboard
@@ -324,6 +327,7 @@ def test_everything_from_the_keyboard(opened: Opened) -> None:
     opened.status("Opened")
 
 
+@pytest.mark.long
 def test_a_phone(chromium, served: Served) -> None:
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     opened = Opened(chromium, served.url, **phone)
