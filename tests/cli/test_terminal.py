@@ -1,10 +1,6 @@
-import gc
 import sys
 
-import pytest
-
 from scribblediffusion.analysis.printing import Table
-from scribblediffusion.cli.progress import lasting_imports
 from scribblediffusion.cli.terminal import aligned, show
 
 TABLE = Table(
@@ -30,12 +26,3 @@ def test_on_a_terminal_rich_draws_it_and_takes_no_text_for_markup(monkeypatch, c
     assert "─" in said
     assert "[bold]note" in said
     assert "\x1b[2J" not in said
-
-
-def test_looking_for_garbage_goes_on_after_imports():
-    with lasting_imports():
-        assert not gc.isenabled()
-    assert gc.isenabled()
-    with pytest.raises(KeyError), lasting_imports():
-        raise KeyError
-    assert gc.isenabled()

@@ -9,7 +9,6 @@ import typer
 
 from scribblediffusion.cli.painting import paint
 from scribblediffusion.cli.pictures import check_gallery, check_output, write_picture
-from scribblediffusion.cli.progress import lasting_imports
 from scribblediffusion.cli.source import GalleryRoot, model_name
 from scribblediffusion.errors import InputError, SketchError
 
@@ -78,8 +77,7 @@ def draw(
     cleaned = _cleaned(sketch, mask)
     if keep:
         check_gallery(gallery)
-    with lasting_imports():  # torch
-        generators = dials.seeded(seed, count)
+    generators = dials.seeded(seed, count)
     pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
     run = None
     try:  # kept first, so that it is not lost where the picture cannot be written

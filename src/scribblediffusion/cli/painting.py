@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from scribblediffusion.cli.progress import lasting_imports, progress, quarterly, quiet_loading
+from scribblediffusion.cli.progress import progress, quarterly, quiet_loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,7 @@ def paint(
     """
     with progress() as bar:
         task = bar.add_task("Loading the model", total=None)
-        with lasting_imports():
-            from scribblediffusion import RealAttentionExtractor, ScribblePipeline  # seconds
+        from scribblediffusion import RealAttentionExtractor, ScribblePipeline  # seconds
 
         with quiet_loading():
             pipe = ScribblePipeline.from_pretrained(model)

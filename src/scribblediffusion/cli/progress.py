@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -34,22 +33,6 @@ def quarterly(bar: Progress, text: str, done: int, total: int) -> None:
     """Says how far it has come at each quarter but the last, where no bar is seen."""
     if bar.disable and done < total and 4 * done // total > 4 * (done - 1) // total:
         typer.echo(text, err=True)
-
-
-@contextmanager
-def lasting_imports() -> Iterator[None]:
-    """Python looks for no garbage: what is imported stays, and looking costs a seventh of the time.
-
-    A million objects come with the model's libraries. They are left out of later searches, too.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()
 
 
 @contextmanager
