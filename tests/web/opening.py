@@ -33,6 +33,7 @@ class Opened:
         kwargs = {"viewport": {"width": 1360, "height": 900}} | kwargs
         self.context = browser.new_context(**kwargs)
         self.page = self.context.new_page()
+        self.tools = self.context.new_cdp_session(self.page)
         self.wrong: list[str] = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
@@ -65,6 +66,10 @@ class Opened:
 
     # ── what people do ───────────────────────────────────────────────────────────────────────
 
+    def slow_down(self, times: int) -> None:
+        """The browser works so many times as slowly; 1 is its own speed again."""
+        self.tools.send("Emulation.setCPUThrottlingRate", {"rate": times})
+
     def draw_circle(self) -> None:
         box = self.page.locator("#studio-board canvas").first.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -85,11 +90,10 @@ class Opened:
         at = [
             {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y} for x, y in places
         ]
-        finger = self.context.new_cdp_session(self.page)
         for kind, points in [("touchStart", at[:1]), *(("touchMove", [p]) for p in at[1:])]:
-            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            self.tools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
             self.page.wait_for_timeout(30)
-        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        self.tools.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         self.page.wait_for_timeout(600)
 
     def tab_to(self, wanted) -> None:

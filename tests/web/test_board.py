@@ -68,8 +68,10 @@ def test_an_opened_run_is_made_again_to_the_pixel(opened: Opened, served: Served
     opened.status("Done. Seed 7")
     first = opened.run
     expect(page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
+    opened.slow_down(3)  # the mask's board is being made while it is unfolded
     opened.visit(served.url, run=first)
     opened.status("Opened")
+    opened.slow_down(1)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a red apple")
     expect(page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_label("Only a part of the drawing counts")).to_be_checked()

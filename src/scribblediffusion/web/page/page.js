@@ -34,7 +34,7 @@
   };
   document.addEventListener("pointerdown", touched, true);
   document.addEventListener("focusin", touched, true);
-  const board = () => [last, "studio-board"].find((id) => document.getElementById(id)?.offsetParent);
+  const board = () => [last, "studio-board"].find((id) => document.getElementById(id)?.checkVisibility({ visibilityProperty: true }));
 
   // The boards' editors, by board: `window.editor` is whichever was made last.
   const editors = new Map();
