@@ -77,8 +77,8 @@ def draw(
     cleaned = _cleaned(sketch, mask)
     if keep:
         check_gallery(gallery)
-    generators = dials.seeded(seed, count)
-    pictures, trace = paint(model, [prompt] * count, cleaned, generators, settings, capture=keep)
+    seeds = range(seed, seed + count)
+    pictures, trace = paint(model, [prompt] * count, cleaned, seeds, settings, capture=keep)
     run = None
     try:  # kept first, so that it is not lost where the picture cannot be written
         if trace is not None:

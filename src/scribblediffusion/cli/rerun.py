@@ -154,15 +154,11 @@ def _repeated(recipe: Recipe, sketches: Sequence[Sketch | None]) -> AttentionTra
             )
         steps, guidance = (recipe.settings.get(name) for name in _DIALS[:2])
         return captured(recipe.model, recipe.prompts[0], recipe.seeds[0], steps, guidance)
-    from torch import Generator
-
-    seeded = [Generator("cpu").manual_seed(seed) for seed in recipe.seeds]
-    one_for_all = len(seeded) != len(recipe.prompts)
     trace: Any = paint(
         recipe.model,
         recipe.prompts,
         list(sketches) if len(sketches) > 1 else sketches[0],
-        seeded[0] if one_for_all else seeded,
+        recipe.seeds,
         recipe.settings,
         stop_after=recipe.stopped_after,
     )[1]
