@@ -1,7 +1,7 @@
 # make demo    a sketch and a prompt become a picture, with the attention that made it
 # make app     the studio in the browser (PORT=7860)
 # make test    the tests, but for the long ones
-# make long    those: boards, logins, gallery and guide in the browser, trainings, evaluations, a crowd
+# make long    those: pages in the browser, trainings, evaluations, a crowd, whatever takes its time
 # make check   style, types and the rules of the rooms
 # make bench   the benchmarks
 # make setup   only set up .venv, for development

@@ -16,6 +16,7 @@ from scribblediffusion import AttentionTrace, Sketch
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_demo_draws_and_explains(tmp_path, monkeypatch, capsys):

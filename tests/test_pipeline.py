@@ -365,6 +365,7 @@ def test_a_decoder_that_is_not_finite_gives_no_picture(pipe):
             bias.copy_(kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_draws_too(dtype):
     pipe = small_pipeline().to(dtype)

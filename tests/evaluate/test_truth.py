@@ -121,6 +121,7 @@ def test_the_controls_of_a_word_are_maps_of_words_that_are_not_its_object_s(one)
         assert found[kind]["shuffled"]["sums"][at][0] == 0
 
 
+@pytest.mark.long
 def test_random_maps_are_at_chance():
     steps, heads = 12, 2
     totals = {"own": np.zeros(3), "chance": np.zeros(3)}

@@ -72,6 +72,7 @@ def test_killed_at_every_call(tmp_path, doing, least):
         assert ended["views"] == ["views/view.gif"]
 
 
+@pytest.mark.long
 def test_two_writers_under_a_frozen_clock(tmp_path):
     code = textwrap.dedent(
         """

@@ -27,6 +27,7 @@ def test_a_scene_is_a_function_of_its_number():
     assert not np.array_equal(first.picture, other.picture)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("split", SPLITS)
 def test_what_each_split_may_show(split):
     for number in range(25):
@@ -125,6 +126,7 @@ def test_families_are_told_apart():
         assert set(family_of(np.array([rgb(s) for s in shades]))) == {name}
 
 
+@pytest.mark.long
 def test_another_colour_is_that_colour():
     chosen = [t for t in things() if paintable(t.code)][:40:4]
     for thing in chosen:

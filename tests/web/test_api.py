@@ -216,6 +216,7 @@ def nested(deep: int) -> list:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", range(5))
 def test_values_of_other_types_are_a_sentence(served: Served, place: int) -> None:
     nothing = {"background": None, "layers": [], "composite": None}

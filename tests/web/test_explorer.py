@@ -167,6 +167,7 @@ def test_a_region_of_the_sketch_shows_its_map_and_what_is_drawn(page, real):
     expect(page.locator(".cells button")).to_have_count(9)
 
 
+@pytest.mark.long
 def test_the_drawing_stays_where_it_is_while_its_regions_are_read(page):
     """What is told of a region has more lines or fewer; what is pointed at must not move."""
     heights = set()
@@ -275,6 +276,7 @@ PAUSE_AT_75 = """() => {
 }"""
 
 
+@pytest.mark.long
 def test_play_goes_through_the_steps_and_pauses(page):
     play = page.locator(".play")
     page.wait_for_function(PAUSE_AT_75)
@@ -297,6 +299,7 @@ def test_shares_of_a_step_sum_to_all(page, real):
     assert sketch == pytest.approx(100 * real.shares(step=3)["sketch"], abs=0.06)
 
 
+@pytest.mark.long
 def test_how_a_map_is_drawn_is_said_and_can_be_changed(page, real):
     palest = min(("red", "apple", "above", "blue", "kite"), key=lambda w: real.word(w).max())
     word(page, palest).click()  # the one whose own scale is furthest from that of all words
@@ -321,6 +324,7 @@ def test_how_a_map_is_drawn_is_said_and_can_be_changed(page, real):
     expect(page.locator(".picture .map")).to_have_css("opacity", "0.2")
 
 
+@pytest.mark.long
 def test_layers_and_heads_are_fetched_when_they_are_chosen(page, real):
     click_picture(page, 84, 75)
     word(page, "apple").click()
@@ -357,6 +361,7 @@ def test_the_proof_and_what_it_does_not_prove_are_in_view(page, real):
     expect(page.locator(".explorer .proofs")).to_contain_text("not what it would have painted")
 
 
+@pytest.mark.long
 def test_of_two_layers_the_one_chosen_last_is_shown(page, real):
     slow, quick = real.layers[0], real.layers[-1]
     page.get_by_text("Layers, heads, colours").click()
@@ -417,6 +422,7 @@ def test_keys_of_the_browser_are_left_to_it(page):
         assert page.evaluate("globalThis.taken") is expected
 
 
+@pytest.mark.long
 def test_a_phone_has_room_for_all_of_it(shared_chromium, address):
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with opened_page(shared_chromium, address, theme="dark", **phone) as page:
@@ -431,6 +437,7 @@ def test_a_phone_has_room_for_all_of_it(shared_chromium, address):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+@pytest.mark.long
 def test_themes_and_reduced_motion(shared_chromium, address):
     colour = "getComputedStyle(document.querySelector('.explorer .title')).color"
     seen = []
@@ -473,6 +480,7 @@ def test_a_hostile_prompt_is_text(shared_chromium):
         assert page.locator(".explorer img[src=x], .comparison img[src=x]").count() == 0
 
 
+@pytest.mark.long
 def test_two_explorers_do_not_mix_and_an_empty_one_says_what_will_be_there(shared_chromium, real):
     from scribblediffusion.web.explorer import explorer
     from scribblediffusion.web.payload import pack
@@ -505,6 +513,7 @@ def compared(real):
         yield url, value
 
 
+@pytest.mark.long
 def test_two_runs_under_a_slider(shared_chromium, compared):
     url, value = compared
     with opened_page(shared_chromium, url) as page:

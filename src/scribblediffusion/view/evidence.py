@@ -100,7 +100,7 @@ def bars(panels: Sequence[Bars]) -> Figure:
 
 @plain_style()
 def curves(panels: Sequence[Curves]) -> Figure:
-    """Curves with their intervals, most noise at the left."""
+    """Curves with their intervals, most noise at the left; all panels of one scale."""
     figure, axes = _figure(len(panels), 430, 340)
     for axis, panel in zip(axes, panels, strict=True):
         lively = [name for name in panel.series if name not in panel.grey]
@@ -114,7 +114,9 @@ def curves(panels: Sequence[Curves]) -> Figure:
             axis.fill_between(x, low, high, color=rgb(colour), alpha=0.15, lw=0)
         axis.set(title=panel.title, xlabel="noise remaining, %", ylabel=panel.unit)
         axis.set_xlim(102, -2)
-        axis.set_ylim(bottom=0)
+    top = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:  # of one scale
+        axis.set_ylim(0, top)
     _legend(figure, *axes)
     return figure
 
