@@ -8,10 +8,10 @@ from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from scribblediffusion.cli.progress import progress, quarterly, quiet_loading
+from scribblediffusion.settings import seeded
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Generator
 
     from scribblediffusion.attention.trace import AttentionTrace
 
@@ -47,7 +47,7 @@ def paint(
 
             with quiet_loading():
                 pipe = ScribblePipeline.from_pretrained(model)
-        generators = _seeded(seeds)
+        generators = [seeded(seed)[0] for seed in seeds]
         generator = generators if len(seeds) == len(prompts) else generators[0]
         extractor = RealAttentionExtractor(pipe) if capture else None
         with extractor or nullcontext():
@@ -63,12 +63,6 @@ def paint(
             complete = step.index + 1 == step.count
             pictures = pipe.finish(step.latents if complete else step.denoised, complete=complete)
     return pictures, None if extractor is None else extractor.trace
-
-
-def _seeded(seeds: Sequence[int]) -> list[Generator]:
-    from torch import Generator
-
-    return [Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
 @contextmanager
