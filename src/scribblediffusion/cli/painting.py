@@ -32,7 +32,7 @@ def paint(
         model: a folder or hub id; None for the shipped model.
         prompts: one for each picture.
         sketch: one for all pictures, or None.
-        seeds: one for each picture, or one for all of them together.
+        seeds: one for each picture; otherwise the first makes the noise of all of them together.
         settings: steps and guidance, as `ScribblePipeline.denoise` takes them.
         capture: whether to capture the attention.
         stop_after: leave after so many steps; the picture is then what the model saw last.
@@ -71,10 +71,12 @@ def _lasting() -> Iterator[None]:
 
     Looking takes a twelfth of the time of a first picture.
     """
+    searched = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if not gc.get_freeze_count():  # once in a process: what is garbage by now stays too
             gc.freeze()
-        gc.enable()
+        if searched:
+            gc.enable()
