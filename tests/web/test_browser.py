@@ -83,7 +83,7 @@ def test_without_a_stroke_at_the_same_seed(opened: Opened) -> None:
     first, explorer = opened.run, page.locator("#studio-explorer")
     explorer.get_by_label("2×2").check()
     explorer.locator(".cells button").first.click()
-    explorer.get_by_role("button", name="same, but without this stroke").click()
+    explorer.get_by_role("button", name="same, but without the stroke in 2×2 (0, 0)").click()
     opened.status("Drawn again without the stroke")
     comparison = page.locator("#studio-comparison")
     expect(comparison.get_by_role("region", name="Comparison of two runs")).to_be_visible()

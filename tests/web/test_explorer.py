@@ -347,11 +347,12 @@ def test_layers_and_heads_are_fetched_when_they_are_chosen(page, real):
 def test_without_a_word_or_a_stroke_triggers_the_event(page):
     said = page.get_by_label("said")
     word(page, "red").click()
-    page.get_by_role("button", name="same, but without this word").click()
+    word(page, "apple").hover()  # on the way to the button
+    page.get_by_role("button", name="same, but without “red”").click()
     page.wait_for_function("document.querySelector('textarea').value")
     assert json.loads(said.input_value()) == {"without": {"word": 1}, "run": "one"}
     region(page, 10).click()
-    page.get_by_role("button", name="same, but without this stroke").click()
+    page.get_by_role("button", name="same, but without the stroke in 8×8 (1, 2)").click()
     page.wait_for_function("document.querySelector('textarea').value.includes('region')")
     assert json.loads(said.input_value()) == {"without": {"region": [8, 1, 2]}, "run": "one"}
 

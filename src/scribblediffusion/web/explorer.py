@@ -1,7 +1,7 @@
 """The explorer: a Gradio component in which one asks a picture why, wholly in the browser.
 
     view = explorer()                          # value: payload.pack(trace), or None
-    view.without(run_again, view_inputs, …)    # "same, but without this word", "… this stroke"
+    view.without(run_again, view_inputs, …)    # "same, but without “red”"
 
 Its value is what `payload.pack` gives, `payload.pack_live` while a run goes on, or None. The
 buttons trigger the event ``without``, whose `gr.EventData` has the attributes ``without``,

@@ -92,19 +92,26 @@ function aboutPart(app) {
     onclick: () => app.trigger(EVENT, {
       without: subject.kind === "word" ? { word: subject.i } : { region: subject.at }, run: app.data.run,
     }),
-  }, subject.kind === "word" ? "same, but without this word" : "same, but without this stroke");
-  let acted = null;
+  }, `same, but without ${subject.kind === "word" ? `“${subject.name}”` : `the stroke in ${subject.name}`}`);
+  let acted;
+  /** What to try is for what is kept, not for what the pointer passes on its way to the button. */
+  function act() {
+    const kept = app.locked;
+    if (acted === kept) return;
+    acted = kept;
+    const offered = kept && !app.live && app.data.redo !== false && kept.kind !== "special";
+    actions.replaceChildren(...(offered ? [without(kept)] : []));
+  }
   function hint() {
-    acted = null;
-    actions.replaceChildren();
     const { lead } = app.subjects;
     say(title, app.live ? "Painting" : "Point at a word or a stroke");
     say(facts, app.live ? "Each word’s map is above, and changes with every step." : `A click keeps it. A click into the picture asks what that place listened to.${lead ? ` The most pointed map is that of “${lead.name}”.` : ""}`);
     say(told, "");
   }
   return {
-    load() { acted = null; },
+    load() { acted = undefined; },
     draw() {
+      act();
       const subject = app.shown();
       if (!subject) return hint();
       const kept = subject === app.locked ? " · kept, Escape frees" : "";
@@ -116,11 +123,6 @@ function aboutPart(app) {
       say(facts, words);
       const about = { word: subject.pieces?.length > 1 ? `read as ${subject.pieces.join(" + ")}` : "", region: subject.told ?? "", special: "a token that is no word; models often rest their attention there" };
       say(told, about[subject.kind]);
-      if (acted !== subject) {
-        acted = subject;
-        const offered = !app.live && app.data.redo !== false && subject.kind !== "special";
-        actions.replaceChildren(...(offered ? [without(subject)] : []));
-      }
       app.announce(`${nameOf(subject)}: ${words}. ${app.find(".noise").textContent}`);
     },
   };
