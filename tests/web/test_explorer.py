@@ -169,13 +169,17 @@ def test_a_region_of_the_sketch_shows_its_map_and_what_is_drawn(page, real):
 
 @pytest.mark.long
 def test_the_drawing_stays_where_it_is_while_its_regions_are_read(page):
-    """What is told of a region has more lines or fewer; what is pointed at must not move."""
+    """What is told of a region, and what to try, takes its room; what is pointed at stays."""
     heights = set()
     page.mouse.move(2, 2)
     at_rest = page.locator(".cells").bounding_box()
     for number in (0, 10, 20, 35, 44):
-        region(page, number).hover()
-        is_mapped(page)
+        region(page, number).click()
+        expect(page.locator(".about .without")).to_contain_text(f"({number // 8}, {number % 8})")
+        heights.add(page.locator(".about").bounding_box()["height"])
+        assert page.locator(".cells").bounding_box() == at_rest
+        region(page, number).click()
+        expect(page.locator(".about .without")).to_have_count(0)
         heights.add(page.locator(".about").bounding_box()["height"])
         assert page.locator(".cells").bounding_box() == at_rest
     assert len(heights) > 1
