@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 # The pipeline loader looks for ModelMixin in the module that names a component.
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
@@ -43,15 +44,16 @@ SHIPPED: dict[str, Any] = {
 
 
 class SteadyGroupNorm(nn.GroupNorm):
-    """`GroupNorm` one picture at a time, so that a picture's bits do not depend on its row.
+    """`GroupNorm` whose bits for a picture do not depend on its row.
 
     The kernel for channels-last memory cuts the whole batch into one piece a thread, and the
-    order of its sums then depends on where in the batch a picture stands.
+    order of its sums then depends on where in the batch a picture stands: there it runs one picture
+    at a time. The one for contiguous memory works group by group anyway.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, C, H, W]` to the same shape."""
-        if torch.is_grad_enabled() or len(input) == 1:
+        if torch.is_grad_enabled() or len(input) == 1 or input.is_contiguous():
             return super().forward(input)
         return torch.cat([super(SteadyGroupNorm, self).forward(row) for row in input.split(1)])
 
@@ -64,6 +66,22 @@ class SteadyLinear(nn.Linear):
         if torch.is_grad_enabled() or len(input) == 1:
             return super().forward(input)
         return torch.cat([super(SteadyLinear, self).forward(row) for row in input.split(1)])
+
+
+class HalvedGEGLU(GEGLU):
+    """`GEGLU` whose value and gate are a product each.
+
+    As two halves of one product they lie apart in memory row by row, and the gate takes twice as
+    long. Where the projection is no plain layer (LoRA, quantised) it is asked as it is.
+    """
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """`[..., in]` to `[..., out]`."""
+        if torch.is_grad_enabled() or type(self.proj) is not nn.Linear:
+            return super().forward(hidden_states, *args, **kwargs)
+        halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
+        value, gate = (F.linear(hidden_states, weight, bias) for weight, bias in halves)
+        return value.mul_(self.gelu(gate))
 
 
 class CroppedAttnProcessor2_0(AttnProcessor2_0):
@@ -112,9 +130,11 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int) -> Tens
 
 
 def _steadied(module: nn.Module, name: str) -> nn.Module | None:
-    """A drop-in for a module whose bits depend on its place in the batch, or None."""
+    """A drop-in for a module whose bits depend on its row in the batch, or that is slow; or None."""
     if isinstance(module, nn.GroupNorm):
         steady: nn.Module = SteadyGroupNorm(module.num_groups, module.num_channels, module.eps)
+    elif isinstance(module, GEGLU):
+        steady = HalvedGEGLU(module.proj.in_features, module.proj.out_features // 2)
     elif isinstance(module, nn.Linear) and "time_emb" in name:
         steady = SteadyLinear(module.in_features, module.out_features)
     else:
