@@ -44,16 +44,15 @@ SHIPPED: dict[str, Any] = {
 
 
 class SteadyGroupNorm(nn.GroupNorm):
-    """`GroupNorm` whose bits for a picture do not depend on its row.
+    """`GroupNorm` one picture at a time, so that a picture's bits do not depend on its row.
 
     The kernel for channels-last memory cuts the whole batch into one piece a thread, and the
-    order of its sums then depends on where in the batch a picture stands: there it runs one picture
-    at a time. The one for contiguous memory works group by group anyway.
+    order of its sums then depends on where in the batch a picture stands.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """`[B, C, H, W]` to the same shape."""
-        if torch.is_grad_enabled() or len(input) == 1 or input.is_contiguous():
+        if torch.is_grad_enabled() or len(input) == 1:
             return super().forward(input)
         return torch.cat([super(SteadyGroupNorm, self).forward(row) for row in input.split(1)])
 
