@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 # The pipeline loader looks for ModelMixin in the module that names a component.
-from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
@@ -67,22 +66,6 @@ class SteadyLinear(nn.Linear):
         return torch.cat([super(SteadyLinear, self).forward(row) for row in input.split(1)])
 
 
-class HalvedGEGLU(GEGLU):
-    """`GEGLU` whose value and gate are a product each.
-
-    As two halves of one product they lie apart in memory row by row, and the gate takes twice as
-    long. Where the projection is no plain layer (LoRA, quantised) it is asked as it is.
-    """
-
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """`[..., in]` to `[..., out]`."""
-        if torch.is_grad_enabled() or type(self.proj) is not nn.Linear:
-            return super().forward(hidden_states, *args, **kwargs)
-        halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
-        value, gate = (F.linear(hidden_states, weight, bias) for weight, bias in halves)
-        return value.mul_(self.gelu(gate))
-
-
 class CroppedAttnProcessor2_0(AttnProcessor2_0):
     """diffusers' attention, one row at a time and over the keys that its mask leaves any weight.
 
@@ -129,11 +112,9 @@ def _attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int) -> Tens
 
 
 def _steadied(module: nn.Module, name: str) -> nn.Module | None:
-    """A drop-in for a module whose bits depend on its row in the batch, or that is slow; or None."""
+    """A drop-in for a module whose bits depend on its place in the batch, or None."""
     if isinstance(module, nn.GroupNorm):
         steady: nn.Module = SteadyGroupNorm(module.num_groups, module.num_channels, module.eps)
-    elif isinstance(module, GEGLU):
-        steady = HalvedGEGLU(module.proj.in_features, module.proj.out_features // 2)
     elif isinstance(module, nn.Linear) and "time_emb" in name:
         steady = SteadyLinear(module.in_features, module.out_features)
     else:
