@@ -3,6 +3,8 @@
 import contextlib
 import time
 
+import numpy as np
+
 PATIENCE = 30
 
 
@@ -56,6 +58,7 @@ def eventually(check, seconds=PATIENCE):
             if time.monotonic() > end:
                 raise
         else:
+            found = bool(found) if isinstance(found, np.bool_) else found  # np.False_ is not False
             if found is not False or time.monotonic() > end:
                 assert found is not False, f"not so within {seconds} s"
                 return found

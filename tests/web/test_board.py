@@ -45,6 +45,11 @@ def unfold_the_mask(opened: Opened) -> None:
     opened.set_steps(2)
     opened.page.get_by_label("Only a part of the drawing counts").check()
     expect(opened.page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
+    # Its canvas is there before its sheet, which takes away what was painted meanwhile.
+    opened.page.wait_for_function(
+        "window.editor?.target_element.closest('#studio-mask') && window.editor.background_image",
+        timeout=PATIENCE,
+    )
     opened.page.wait_for_timeout(1200)
 
 
@@ -93,6 +98,8 @@ def test_the_eraser_takes_the_paint_of_an_opened_mask(opened: Opened, served: Se
     opened.status("Done. Seed")
     opened.visit(served.url, run=opened.run)
     opened.status("Opened")
+    # The boards move down with the page while views come in.
+    expect(opened.page.locator("#studio-analysis img")).to_be_visible(timeout=PATIENCE)
     expect(opened.page.locator("#studio-mask canvas").first).to_be_visible(timeout=PATIENCE)
     eventually(lambda: blue(opened) > 500, PATIENCE / 1000)
     opened.page.wait_for_timeout(2000)  # the editor may lay its sheet once more
@@ -303,11 +310,13 @@ def test_the_same_file_is_chosen_once_more(opened: Opened) -> None:
 
 
 def test_what_is_no_paper_does_not_look_like_it(opened: Opened) -> None:
-    shot = opened.page.locator("#studio-board canvas").first.screenshot()
-    tones = np.asarray(Image.open(io.BytesIO(shot)).convert("L")).astype(int)
-    middle = tones.shape[0] // 2
-    assert tones[middle, tones.shape[1] // 2] == 255
-    assert tones[-8, 8] < 240
+    def is_seen() -> bool:
+        shot = opened.page.locator("#studio-board canvas").first.screenshot()
+        tones = np.asarray(Image.open(io.BytesIO(shot)).convert("L")).astype(int)
+        height, width = tones.shape
+        return tones[height // 2, width // 2] == 255 and tones[-8, 8] < 240
+
+    eventually(is_seen)  # the margin is coloured a moment after the sheet is laid
 
 
 def test_a_double_click_asks_once(opened: Opened, served: Served) -> None:

@@ -158,6 +158,7 @@ def test_prompts_are_text_wherever_they_are_shown(opened: Opened, served: Served
     explorer.locator("button.without").first.click()
     opened.status("Drawn again without the word “<”")
     opened.page.get_by_role("tab", name="Gallery").click()
+    expect(opened.page.locator("#studio-shelf li")).to_have_count(2)  # the list as it is by now
     opened.page.get_by_role("button", name=re.compile("^Delete: <img")).click()
     expect(opened.page.locator("#studio-shelf")).to_contain_text("Deleted: <img src=x")
     opened.page.wait_for_timeout(500)
