@@ -253,6 +253,19 @@ def test_stop_midway_keeps_the_picture_and_its_attention(chromium, served: Serve
 
 
 @pytest.mark.long
+def test_a_run_uploads_the_drawing_as_it_is_asked_for_and_not_at_every_step(opened: Opened) -> None:
+    opened.draw_circle()
+    sent: list[str] = []
+    opened.page.on("request", lambda asked: sent.append(asked.url))
+    opened.generate("a red apple", 20)
+    opened.status("Done. Seed")
+    expect(opened.page.locator("#studio-gif img")).to_be_visible(timeout=PATIENCE)
+    uploads = [url for url in sent if "/upload" in url and "progress" not in url]
+    # background, composite and layer; Gradio sends them twice as a run begins
+    assert 1 <= len(uploads) <= 6, uploads
+
+
+@pytest.mark.long
 def test_a_slow_page_shows_every_output(opened: Opened) -> None:
     # What is sent to a part that the page is still setting up is lost: they stand ready, hidden.
     slowly = opened.context.new_cdp_session(opened.page)

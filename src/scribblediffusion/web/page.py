@@ -332,8 +332,12 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     """Which event calls which handler."""
     made = does.parts
     shown: Any = {part for part in made.values() if part is not made["starters"]}
-    # Gradio would fade and count on what waits; the status line says more.
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    # Gradio would fade and count on what waits; the status line says more. It tells every output
+    # how an event goes unless one is named, and a board that is told anything reads its pixels and
+    # uploads them: at every step of a run, until the page answers nobody.
+    quiet: dict[str, Any] = {
+        "show_progress": "hidden", "show_progress_on": made["status"], "api_visibility": "private",
+    }  # fmt: skip
     # A second one that comes while the first is under way is not dropped.
     each: dict[str, Any] = {"trigger_mode": "multiple", **quiet}
     newest: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
