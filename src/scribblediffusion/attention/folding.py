@@ -18,7 +18,7 @@ from torch import Tensor
 from scribblediffusion.attention.resample import area_matrix
 
 #: Largest piece of weights in memory at once, in numbers (float32): on a CPU, and elsewhere.
-PIECE, LARGE_PIECE = 1 << 18, 1 << 24
+PIECE, LARGE_PIECE = 1 << 19, 1 << 24
 #: Places of the smallest piece: fewer leave vector units idle.
 _FEWEST = 64
 #: A bias so far below another leaves a key weight 0 exactly. Diffusers masks with −10000, of which
@@ -157,12 +157,11 @@ def fold(
         ``[B, H or 1, columns, S]`` and, with `v`, ``[B, H, S, D]``; both float32.
     """
     batch, heads, places, _ = q.shape
-    k = k.float() * scale
-    v = None if v is None else v.float()
     single, columns = slice(0, _count(kept.single)), _count(kept.single) + len(kept.summed)
     if (left := kept.under(mask)) is not None:
         kept, single, mask = left.kept, left.columns, left.mask
-        k, v = k[:, :, left.seen], None if v is None else v[:, :, left.seen]
+        k, v = (x if x is None else x.index_select(2, left.seen) for x in (k, v))
+    k, v = k.float() * scale, None if v is None else v.float()
     kind = {"dtype": torch.float32, "device": q.device}
     record = torch.zeros((batch, heads if every_head else 1, columns, places), **kind)
     mixed = None if v is None else torch.empty((*q.shape[:3], v.shape[3]), **kind)
@@ -181,7 +180,8 @@ def fold(
         into = record[..., piece]
         into[..., single, :] = _take(p, kept.single)
         for column, group in enumerate(kept.summed, columns - len(kept.summed)):
-            into[..., column, :] = _take(p, group).sum(-2)
+            if _count(group):
+                into[..., column, :] = _take(p, group).sum(-2)
     return record, mixed
 
 
