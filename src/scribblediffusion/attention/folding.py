@@ -160,7 +160,8 @@ def fold(
     single, columns = slice(0, _count(kept.single)), _count(kept.single) + len(kept.summed)
     if (left := kept.under(mask)) is not None:
         kept, single, mask = left.kept, left.columns, left.mask
-        k, v = (x if x is None else x.index_select(2, left.seen) for x in (k, v))
+        k = k.index_select(2, left.seen)
+        v = None if v is None else v.index_select(2, left.seen)
     k, v = k.float() * scale, None if v is None else v.float()
     kind = {"dtype": torch.float32, "device": q.device}
     record = torch.zeros((batch, heads if every_head else 1, columns, places), **kind)
