@@ -174,6 +174,12 @@ def test_the_drawing_stays_where_it_is_while_its_regions_are_read(page):
     page.mouse.move(2, 2)
     at_rest = page.locator(".cells").bounding_box()
     for number in (0, 10, 20, 35, 44):
+        region(page, number).hover()
+        expect(page.locator(".about .title")).to_have_text(
+            f"Region 8×8 ({number // 8}, {number % 8})"
+        )
+        heights.add(page.locator(".about").bounding_box()["height"])
+        assert page.locator(".cells").bounding_box() == at_rest
         region(page, number).click()
         expect(page.locator(".about .without")).to_contain_text(f"({number // 8}, {number % 8})")
         heights.add(page.locator(".about").bounding_box()["height"])

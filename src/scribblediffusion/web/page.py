@@ -333,8 +333,7 @@ def _wire(does: Handlers, page: gr.Blocks, link: gr.Textbox, tab: gr.Tab) -> Non
     made = does.parts
     shown: Any = {part for part in made.values() if part is not made["starters"]}
     # Gradio would fade and count on what waits; the status line says more. It tells every output
-    # how an event goes unless one is named, and a board that is told anything reads its pixels and
-    # uploads them: at every step of a run, until the page answers nobody.
+    # how an event goes unless one is named, and a board that is told anything uploads its drawing.
     quiet: dict[str, Any] = {
         "show_progress": "hidden", "show_progress_on": made["status"], "api_visibility": "private",
     }  # fmt: skip
